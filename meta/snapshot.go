@@ -1,0 +1,217 @@
+package meta
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/pontoon-registry/pontoon/meta/kv"
+)
+
+// The format of an exported state (M7), numbers big-endian:
+//
+//	"pontoon state\n"  u32 format (1)
+//	{ u32 key length (> 0)  key  u32 value length  value }   in key order
+//	u32 0  u64 rows  SHA-256 of everything before it
+//
+// All rows but the witness, which is the node's own.
+
+const (
+	exportMagic  = "pontoon state\n"
+	exportFormat = 1
+	// maxRow bounds a key or value that Import believes in, in bytes.
+	maxRow = 64 << 20
+	// importBatch is how many bytes Import commits at a time.
+	importBatch = 4 << 20
+)
+
+// ErrExport is answered for what is no export of a state, or is damaged.
+var ErrExport = errors.New("not a whole exported state")
+
+// Export writes the state at the view's index. Memory does not grow with it.
+func (v *View) Export(w io.Writer) error {
+	if v.err != nil {
+		return v.err
+	}
+	sum := sha256.New()
+	buf := bufio.NewWriterSize(w, 1<<16)
+	out := io.MultiWriter(buf, sum)
+	head := binary.BigEndian.AppendUint32([]byte(exportMagic), exportFormat)
+	if _, err := out.Write(head); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	var n uint64
+	var failed error
+	v.walk(nil, nil, func(k, value []byte) bool {
+		if k[0] == rangeWitness {
+			return true
+		}
+		n++
+		failed = errors.Join(writeField(out, k), writeField(out, value))
+		return failed == nil
+	})
+	if err := errors.Join(failed, v.err); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	tail := binary.BigEndian.AppendUint64(make([]byte, 4), n)
+	if _, err := out.Write(tail); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	if _, err := buf.Write(sum.Sum(nil)); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	if err := buf.Flush(); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	return nil
+}
+
+func writeField(w io.Writer, b []byte) error {
+	if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b)))); err != nil {
+		return err
+	}
+	_, err := w.Write(b)
+	return err
+}
+
+// Import fills an empty store with an exported state and syncs it. On an error
+// the store holds a part of it: throw it away.
+func Import(store *kv.Store, r io.Reader) error {
+	empty := rows{src: stored{store}}
+	if empty.first(nil, nil) != nil {
+		return errors.New("import state: the store is not empty")
+	}
+	if empty.err != nil {
+		return fmt.Errorf("import state: %w", empty.err)
+	}
+	sum := sha256.New()
+	in := &importer{r: bufio.NewReaderSize(r, 1<<16), sum: sum}
+	if err := in.head(); err != nil {
+		return fmt.Errorf("import state: %w", err)
+	}
+	if err := in.rows(store); err != nil {
+		return fmt.Errorf("import state: %w", err)
+	}
+	if err := store.Sync(); err != nil {
+		return fmt.Errorf("import state: %w", err)
+	}
+	return nil
+}
+
+type importer struct {
+	r   *bufio.Reader
+	sum hash.Hash
+}
+
+func (in *importer) read(n int) ([]byte, error) {
+	// Grown as bytes arrive: a length alone must not cost memory.
+	var b bytes.Buffer
+	if _, err := io.CopyN(&b, in.r, int64(n)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrExport, err)
+	}
+	in.sum.Write(b.Bytes())
+	return b.Bytes(), nil
+}
+
+func (in *importer) size() (int, error) {
+	b, err := in.read(4)
+	if err != nil {
+		return 0, err
+	}
+	n := binary.BigEndian.Uint32(b)
+	if n > maxRow {
+		return 0, fmt.Errorf("%w: a row of %d bytes", ErrExport, n)
+	}
+	return int(n), nil
+}
+
+func (in *importer) head() error {
+	b, err := in.read(len(exportMagic))
+	if err != nil {
+		return err
+	}
+	if string(b) != exportMagic {
+		return ErrExport
+	}
+	if b, err = in.read(4); err != nil {
+		return err
+	}
+	if f := binary.BigEndian.Uint32(b); f != exportFormat {
+		return fmt.Errorf("export format %d: %w", f, ErrFormat)
+	}
+	return nil
+}
+
+// rows copies the rows, and checks the end.
+func (in *importer) rows(store *kv.Store) error {
+	batch := store.Batch()
+	var n uint64
+	var last []byte
+	for {
+		key, value, err := in.row()
+		if err != nil {
+			return errors.Join(err, batch.Discard())
+		}
+		if key == nil {
+			break
+		}
+		if bytes.Compare(key, last) <= 0 {
+			return errors.Join(fmt.Errorf("%w: rows out of order", ErrExport), batch.Discard())
+		}
+		last = key
+		n++
+		if err := batch.Set(key, value); err != nil {
+			return errors.Join(err, batch.Discard())
+		}
+		if batch.Len() >= importBatch {
+			if err := batch.Commit(); err != nil {
+				return err
+			}
+			batch = store.Batch()
+		}
+	}
+	if err := in.tail(n); err != nil {
+		return errors.Join(err, batch.Discard())
+	}
+	return batch.Commit()
+}
+
+// row reads one row, nil at the end.
+func (in *importer) row() (key, value []byte, err error) {
+	n, err := in.size()
+	if err != nil || n == 0 {
+		return nil, nil, err
+	}
+	if key, err = in.read(n); err != nil {
+		return nil, nil, err
+	}
+	if n, err = in.size(); err != nil {
+		return nil, nil, err
+	}
+	value, err = in.read(n)
+	return key, value, err
+}
+
+func (in *importer) tail(n uint64) error {
+	b, err := in.read(8)
+	if err != nil {
+		return err
+	}
+	if got := binary.BigEndian.Uint64(b); got != n {
+		return fmt.Errorf("%w: %d rows, it says %d", ErrExport, n, got)
+	}
+	want := in.sum.Sum(nil)
+	got, err := in.read(len(want))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("%w: checksum differs", ErrExport)
+	}
+	return nil
+}
