@@ -1,0 +1,194 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/pontoon-registry/pontoon/cluster/transport"
+	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// peer is the service of another node, on the control lane.
+func (n *Node) peer(id string) (clusterv1.NodeServiceClient, error) {
+	if n.host == nil {
+		return nil, unavailable("this node has no listener, so no peers")
+	}
+	conn, err := n.host.Conn(id, transport.Control)
+	if err != nil {
+		return nil, err
+	}
+	return clusterv1.NewNodeServiceClient(conn), nil
+}
+
+// resolve finds a node's address: gossip knows best, then the state's address
+// book, then what was last seen (R-D4). The join list is gossip's to ask.
+func (n *Node) resolve(id string) (string, bool) {
+	if n.gossip != nil {
+		if a, ok := n.gossip.Resolve(id); ok {
+			return a, true
+		}
+	}
+	for _, m := range n.nodes() {
+		if m.GetId() == id && m.GetAddress() != "" {
+			return m.GetAddress(), true
+		}
+	}
+	a := n.dir.address(id)
+	return a.Node, a.Node != ""
+}
+
+// nodes is the address book in this node's own state, as far as that came.
+func (n *Node) nodes() []*metav1.Node {
+	v := n.state.View()
+	defer v.Close()
+	nodes, err := v.Nodes()
+	if err != nil {
+		n.log.Warn("the address book cannot be read", "error", err)
+	}
+	return nodes
+}
+
+// joinList is whom gossip contacts: the configured, and all that were ever known.
+func (n *Node) joinList() []string {
+	list := append(slices.Clone(n.cfg.Join), n.dir.gossipAddresses()...)
+	for _, m := range n.nodes() {
+		if m.GetGossipAddress() != "" && m.GetId() != n.id {
+			list = append(list, m.GetGossipAddress())
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// clusterIdentity is what every call says and checks.
+func (n *Node) clusterIdentity() (string, uint64) {
+	who := n.dir.who()
+	return who.ClusterID, who.Incarnation
+}
+
+// self is this node as the address book should have it.
+func (n *Node) self() *metav1.Node {
+	name := n.cfg.Name
+	if name == "" {
+		name = n.id
+	}
+	self := &metav1.Node{Id: n.id, Name: name, Release: n.cfg.Release, MinVersion: CommandVersion, MaxVersion: CommandVersion, BootId: n.boot}
+	self.Address, self.GossipAddress = n.Addresses()
+	if n.trust != nil {
+		self.CertificateName = n.id
+	}
+	return self
+}
+
+func (n *Node) gossipMeta() PeerMeta {
+	who := n.dir.who()
+	return PeerMeta{Name: n.cfg.Name, NodeAddr: n.advertise, ClusterID: who.ClusterID, Incarnation: who.Incarnation,
+		MinVersion: CommandVersion, MaxVersion: CommandVersion, Release: n.cfg.Release}
+}
+
+func (n *Node) tellGossip() {
+	if n.gossip == nil {
+		return
+	}
+	if err := n.gossip.UpdateMeta(n.gossipMeta()); err != nil {
+		n.log.Debug("gossip was not told", "error", err)
+	}
+}
+
+// announce keeps this node's own entry in the address book as it is now, once
+// the node can write.
+func (n *Node) announce(ctx context.Context) error {
+	for {
+		done, err := n.announceOnce(ctx)
+		if err != nil && ctx.Err() == nil {
+			n.log.Debug("the address book does not have this node yet", "error", err)
+		}
+		if done || !n.lookAgain(ctx) {
+			return nil
+		}
+	}
+}
+
+func (n *Node) announceOnce(ctx context.Context) (bool, error) {
+	if err := n.catchUp(ctx, n.cfg.Hold, 0); err != nil {
+		return false, err
+	}
+	self := n.self()
+	for _, m := range n.nodes() {
+		if proto.Equal(m, self) {
+			return true, nil
+		}
+	}
+	_, err := n.Propose(ctx, n.systemCommand(&metav1.Command{Kind: &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: self}}}))
+	return err == nil, err
+}
+
+// refuseClone refuses to start when this node's id still answers where it was
+// last: before Raft, since two nodes of one id may vote twice. A node that does
+// not answer there has moved, and the directory notes its new place.
+func (n *Node) refuseClone(ctx context.Context) error {
+	if n.host == nil {
+		return nil
+	}
+	places := []string{n.dir.address(n.id).Node}
+	for _, m := range n.nodes() {
+		if m.GetId() == n.id {
+			places = append(places, m.GetAddress())
+		}
+	}
+	for _, place := range slices.Compact(places) {
+		if place != n.advertise && n.answersAt(ctx, place) {
+			return fmt.Errorf("node %s also answers at %s: the data directory was copied; a node id belongs to one directory, "+
+				"empty this one and let the node join as a new one", n.id, place)
+		}
+	}
+	_, gossip := n.Addresses()
+	return n.dir.remember(map[string]address{n.id: {Node: n.advertise, Gossip: gossip}})
+}
+
+// answersAt says whether another process with this node's id answers there.
+func (n *Node) answersAt(ctx context.Context, address string) bool {
+	if n.host == nil || address == "" {
+		return false
+	}
+	conn, err := n.host.Dial(address)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }() // it was only asked a question
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	d, err := clusterv1.NewNodeServiceClient(conn).Describe(ctx, &clusterv1.DescribeRequest{})
+	return err == nil && d.GetNode().GetId() == n.id && d.GetNode().GetBootId() != n.boot
+}
+
+// watchPeers saves where peers are, so that a full restart finds them again.
+func (n *Node) watchPeers(ctx context.Context) error {
+	if n.gossip == nil {
+		return nil
+	}
+	tick := time.NewTicker(peersEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.gossip.Changed():
+		case <-tick.C:
+		}
+		seen, own := map[string]address{}, n.dir.who().ClusterID
+		for _, p := range n.gossip.Peers() {
+			if own != "" && p.ClusterID == own {
+				seen[p.ID] = address{Node: p.NodeAddr, Gossip: p.GossipAddr.String()}
+			}
+		}
+		if err := n.dir.remember(seen); err != nil {
+			return fmt.Errorf("save addresses of peers: %w", err)
+		}
+	}
+}

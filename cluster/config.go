@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// CommandVersion is the version of commands and rows that this release writes
+// and understands (M7).
+const CommandVersion = 1
+
+// Bounds of Config that Validate names.
+const (
+	maxExpect = 9
+	maxVoters = 9
+	minHold   = 100 * time.Millisecond
+)
+
+// Mark is the bucket's owner mark (G9), the tie-breaker of a first start. cmd makes it
+// from blobs.Objects; nil where the store knows no conditional writes: then the pledge alone guards.
+type Mark interface {
+	// Claim creates the mark unless there is one; claiming again what the same
+	// cluster owns succeeds.
+	Claim(ctx context.Context, clusterID, epoch string) error
+	// Owner answers who owns the bucket; an empty cluster id: nobody.
+	Owner(ctx context.Context) (clusterID, epoch string, err error)
+}
+
+// Metrics is told what a node does. Every method is called on hot paths: it must not block.
+type Metrics interface {
+	// Proposed: one command has its answer, after that long; kind is the refusal's.
+	Proposed(kind metav1.Kind, took time.Duration)
+	// Committed: one log entry of so many commands was applied on the leader.
+	Committed(commands int)
+	// ReadRound: one round trip of the read index served so many reads.
+	ReadRound(reads int, took time.Duration, err error)
+}
+
+// Config is what a Node needs. The zero value of a field means its default.
+type Config struct {
+	// DataDir holds state, log and identity of this node. Required. Never copy
+	// it to another node, and never restore an older copy: the node forgets votes and
+	// entries that it has acknowledged.
+	DataDir string
+	// Name is what the operator calls the node; for showing only. Default: the node id.
+	Name string
+	// Release is the version of the binary, for showing only.
+	Release string
+
+	// Listen is the host:port of the node-to-node listener; port 0 picks a free one. Empty:
+	// the node is alone, without any network; then Join must be empty.
+	Listen string
+	// Advertise is the host:port under which other nodes reach Listen. Default: the
+	// listener's own address, which must then not be unspecified (0.0.0.0).
+	Advertise string
+	// GossipListen is the host:port of gossip (TCP and UDP). Empty: no gossip, so no other
+	// node can find this one; required with Join.
+	GossipListen string
+	// GossipAdvertise is the host:port under which other nodes reach gossip. Default: as Advertise.
+	GossipAdvertise string
+	// Join are gossip addresses of other nodes, own included or not. Empty: the node
+	// forms a cluster of its own at its first start, and others may join it later.
+	Join []string
+	// Expect is the exact number of nodes that form the cluster at the first start,
+	// 1 to 9. Default: 1 without Join, else the number of Join addresses, at
+	// least 2. Must be equal on all nodes; required when an entry resolves to several addresses.
+	Expect int
+
+	// Secrets are the cluster secrets: the first signs, all are trusted. Equal on all nodes. Required with Listen.
+	Secrets []string
+	// ClusterName is the label of gossip: nodes with another one ignore each other. Default "pontoon".
+	ClusterName string
+	// ClusterID pins the cluster: the node joins and starts in no other. Needed only when two are in sight.
+	ClusterID string
+	// Settings are what Apply needs of the configuration; while this node leads, they count for all. Required.
+	Settings *metav1.Settings
+	// Mark is the bucket's owner mark; nil: none.
+	Mark Mark
+	// PrivateStore says that the bytes are in a directory that other nodes do
+	// not share: then nobody may join, and this node joins nobody.
+	PrivateStore bool
+	// Voters is how many nodes vote at most, 1 to 9, odd. Default 5. The rest replicates without a vote.
+	Voters int
+
+	// ReadsOffline is for how long after its last proven-fresh instant a node without a quorum still
+	// answers content by digest from its own state; 0: never.
+	ReadsOffline time.Duration
+	// ReadsStale is the age up to which every read may be answered so; 0, the default: never. Danger: tags go back in time.
+	ReadsStale time.Duration
+	// Hold is for how long a write waits for a leader before KIND_UNAVAILABLE, at least 100 ms. Default 3 s.
+	Hold time.Duration
+	// TimeScale multiplies Raft's timeouts (heartbeat and election 500 ms, lease 250 ms);
+	// 0.1 to 20, default 1. Below 1 is for tests, above for slow links. Equal on all nodes.
+	TimeScale float64
+
+	// Abort ends the process when the disk has hung for 10 s: what waits for it cannot
+	// be waited for, and the others must see this node gone. Default: exit with code 70.
+	Abort func(error)
+	// Log gets what an operator should know. Default: slog.Default.
+	Log *slog.Logger
+	// Metrics is told what happens; nil: nobody.
+	Metrics Metrics
+
+	// dial opens connections to peers; tests put faults there.
+	dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Validate answers what is wrong, naming field and bound, after filling the defaults.
+func (c *Config) Validate() error {
+	c.fill()
+	return errors.Join(c.validateNetwork(), c.validateBounds())
+}
+
+func (c *Config) fill() {
+	if c.ClusterName == "" {
+		c.ClusterName = "pontoon"
+	}
+	if c.Voters == 0 {
+		c.Voters = 5
+	}
+	if c.Hold == 0 {
+		c.Hold = 3 * time.Second
+	}
+	if c.TimeScale == 0 {
+		c.TimeScale = 1
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Abort == nil {
+		c.Abort = func(error) { os.Exit(70) }
+	}
+	if c.Metrics == nil {
+		c.Metrics = noMetrics{}
+	}
+}
+
+func (c *Config) validateBounds() error {
+	switch {
+	case c.DataDir == "":
+		return errors.New("cluster: DataDir is required")
+	case c.Settings == nil:
+		return errors.New("cluster: Settings are required")
+	case c.Expect < 0 || c.Expect > maxExpect:
+		return fmt.Errorf("cluster: Expect is %d, must be 1 to %d", c.Expect, maxExpect)
+	case c.Expect == 1 && len(c.Join) > 0:
+		return errors.New("cluster: Expect is 1 but Join names other nodes: a node that joins never forms a cluster by itself")
+	case c.Expect > 1 && len(c.Join) == 0:
+		return fmt.Errorf("cluster: Expect is %d but Join is empty: the nodes could never find each other", c.Expect)
+	case c.Voters < 1 || c.Voters > maxVoters || c.Voters%2 == 0:
+		return fmt.Errorf("cluster: Voters is %d, must be odd and 1 to %d", c.Voters, maxVoters)
+	case c.Hold < minHold:
+		return fmt.Errorf("cluster: Hold is %v, must be at least %v", c.Hold, minHold)
+	case c.ReadsOffline < 0 || c.ReadsStale < 0:
+		return errors.New("cluster: ReadsOffline and ReadsStale must not be negative")
+	case c.TimeScale < 0.1 || c.TimeScale > 20:
+		return fmt.Errorf("cluster: TimeScale is %v, must be 0.1 to 20", c.TimeScale)
+	}
+	return nil
+}
+
+func (c *Config) validateNetwork() error {
+	if c.Listen == "" {
+		if len(c.Join) > 0 || c.GossipListen != "" {
+			return errors.New("cluster: Join or GossipListen without Listen: a node without a listener is alone")
+		}
+		return nil
+	}
+	if len(c.Secrets) == 0 {
+		return errors.New("cluster: Secrets are required with Listen")
+	}
+	if len(c.Join) > 0 && c.GossipListen == "" {
+		return errors.New("cluster: GossipListen is required with Join")
+	}
+	if c.PrivateStore && len(c.Join) > 0 {
+		return errors.New("cluster: Join with a directory store that is not shared: set storage.filesystem.shared " +
+			"if every node mounts the same directory, or use storage.s3")
+	}
+	return errors.Join(hostPort("Listen", c.Listen), hostPort("Advertise", c.Advertise),
+		hostPort("GossipListen", c.GossipListen), hostPort("GossipAdvertise", c.GossipAdvertise))
+}
+
+func hostPort(field, value string) error {
+	if value == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(value); err != nil {
+		return fmt.Errorf("cluster: %s is %q, must be host:port: %w", field, value, err)
+	}
+	return nil
+}
+
+// expected is how many nodes form the cluster at the first start.
+func (c *Config) expected(ctx context.Context) (int, error) {
+	if c.Expect > 0 {
+		return c.Expect, nil
+	}
+	if len(c.Join) == 0 {
+		return 1, nil
+	}
+	for _, entry := range c.Join {
+		host, _, err := net.SplitHostPort(entry)
+		if err != nil {
+			host = entry
+		}
+		// A name that does not resolve yet is one node that has not started yet.
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err == nil && len(distinctFamilies(addresses)) > 1 {
+			return 0, fmt.Errorf("cluster: Join entry %q stands for %d addresses: set Expect to the number of nodes that form the cluster", entry, len(addresses))
+		}
+	}
+	return max(2, len(c.Join)), nil
+}
+
+// distinctFamilies drops the second family of a host that has one IPv4 and one IPv6 address.
+func distinctFamilies(addresses []string) []string {
+	var four, six []string
+	for _, a := range addresses {
+		if ip := net.ParseIP(a); ip != nil && ip.To4() != nil {
+			four = append(four, a)
+		} else {
+			six = append(six, a)
+		}
+	}
+	if len(four) >= len(six) {
+		return four
+	}
+	return six
+}
+
+// scaled is a timeout as TimeScale makes it.
+func (c *Config) scaled(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * c.TimeScale)
+}
+
+// brisk is an interval of our own duties: shorter in tests, never longer.
+func (c *Config) brisk(d time.Duration) time.Duration { return min(d, c.scaled(d)) }
+
+type noMetrics struct{}
+
+func (noMetrics) Proposed(metav1.Kind, time.Duration) {}
+func (noMetrics) Committed(int)                       {}
+func (noMetrics) ReadRound(int, time.Duration, error) {}

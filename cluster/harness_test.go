@@ -1,0 +1,303 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/goleak"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+func TestMain(m *testing.M) {
+	// memberlist's Shutdown does not wait for a probe that is under way; it ends by its own timeout.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
+
+const testSecret = "correct-horse-battery-staple-0123456789abcdef"
+
+// testMark is a bucket's owner mark in memory.
+type testMark struct {
+	mu           sync.Mutex
+	owner, epoch string
+}
+
+func (m *testMark) Claim(_ context.Context, id, epoch string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.owner != "" && m.owner != id {
+		return errors.New("precondition failed")
+	}
+	m.owner, m.epoch = id, epoch
+	return nil
+}
+
+func (m *testMark) Owner(context.Context) (string, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.owner, m.epoch, nil
+}
+
+// running is a node that runs in the test's process.
+type running struct {
+	*Node
+	cfg   Config
+	stop  context.CancelFunc
+	ended chan struct{}
+	err   error // after ended
+}
+
+// testLog shows what nodes say when PONTOON_TEST_LOG is set to a level.
+func testLog(t testing.TB) *slog.Logger {
+	level, err := strconv.Atoi(os.Getenv("PONTOON_TEST_LOG"))
+	if err != nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.Level(level)}))
+}
+
+// network can cut nodes off. Nodes are known by their listen address, dialled or dialling.
+type network struct {
+	mu    sync.Mutex
+	cut   map[string]bool
+	conns map[net.Conn][2]string
+}
+
+func newNetwork() *network {
+	return &network{cut: map[string]bool{}, conns: map[net.Conn][2]string{}}
+}
+
+// dialer is the dial of the node that the id function names, by address.
+func (w *network) dialer(from *string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, to string) (net.Conn, error) {
+		w.mu.Lock()
+		blocked := w.cut[*from] || w.cut[to]
+		w.mu.Unlock()
+		if blocked {
+			return nil, errors.New("cut off by the test")
+		}
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", to)
+		if err == nil {
+			w.mu.Lock()
+			w.conns[c] = [2]string{*from, to}
+			w.mu.Unlock()
+		}
+		return c, err
+	}
+}
+
+// isolate cuts a node off: its connections break, and no new ones are made.
+func (w *network) isolate(address string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[address] = true
+	for c, ends := range w.conns {
+		if ends[0] == address || ends[1] == address {
+			_ = c.Close() // closed by its owner already, perhaps
+		}
+	}
+}
+
+func (w *network) heal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.cut)
+}
+
+func testConfig(t testing.TB, mark Mark) Config {
+	return Config{
+		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
+		Settings: meta.DefaultSettings(), Mark: mark, TimeScale: 0.4, Log: testLog(t),
+	}
+}
+
+// start opens and runs a node; it is stopped at the end of the test.
+func start(t testing.TB, cfg Config) *running {
+	t.Helper()
+	r, err := tryStart(t, cfg)
+	if err != nil {
+		t.Fatalf("open node: %v", err)
+	}
+	return r
+}
+
+func tryStart(t testing.TB, cfg Config) (*running, error) {
+	t.Helper()
+	return startWith(t, cfg, func(*Node) {})
+}
+
+// startWith lets a test change the node between Open and Run.
+func startWith(t testing.TB, cfg Config, change func(*Node)) (*running, error) {
+	t.Helper()
+	n, err := Open(t.Context(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	change(n)
+	ctx, stop := context.WithCancel(context.Background())
+	r := &running{Node: n, cfg: cfg, stop: stop, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.err = n.Run(ctx)
+	}()
+	t.Cleanup(func() { r.halt(t) })
+	return r, nil
+}
+
+// halt stops the node as a supervisor would, without stepping down; again does nothing.
+func (r *running) halt(t testing.TB) {
+	t.Helper()
+	r.stop()
+	select {
+	case <-r.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("node %s does not end", r.id)
+	}
+	if r.cfg.DataDir == "" {
+		return
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("close node %s: %v", r.id, err)
+	}
+	r.cfg.DataDir = ""
+}
+
+// restart halts the node and starts another process on its data, at new addresses.
+func (r *running) restart(t testing.TB, join ...string) *running {
+	t.Helper()
+	cfg := r.cfg
+	r.halt(t)
+	if join != nil {
+		cfg.Join = join
+	}
+	return start(t, cfg)
+}
+
+// trio starts three nodes that form one cluster, and waits until all are ready voters.
+func trio(t testing.TB) []*running {
+	t.Helper()
+	return form(t, 3, &testMark{})
+}
+
+// form starts expect fresh nodes.
+func form(t testing.TB, expect int, mark Mark) []*running {
+	t.Helper()
+	nodes, _ := formWith(t, expect, mark, func(int, *Config) {}, func(*Node) {})
+	return nodes
+}
+
+// formWith also answers the network between them, and lets a test change each node before it runs.
+func formWith(t testing.TB, expect int, mark Mark, configure func(int, *Config), change func(*Node)) ([]*running, *network) {
+	t.Helper()
+	wires := newNetwork()
+	nodes := make([]*running, expect)
+	var join []string
+	for i := range nodes {
+		cfg := testConfig(t, mark)
+		cfg.Name, cfg.Expect, cfg.Join = fmt.Sprintf("n%d", i), expect, join
+		if i == 0 && expect > 1 {
+			cfg.Join = []string{"127.0.0.1:1"} // nobody; the others find this one
+		}
+		own := new(string)
+		cfg.dial = wires.dialer(own)
+		configure(i, &cfg)
+		var err error
+		if nodes[i], err = startWith(t, cfg, func(n *Node) { *own = n.advertise; change(n) }); err != nil {
+			t.Fatalf("open node: %v", err)
+		}
+		_, gossip := nodes[i].Addresses()
+		join = append(join, gossip)
+	}
+	settle(t, nodes)
+	return nodes, wires
+}
+
+// settle waits until every node is ready and votes.
+func settle(t testing.TB, nodes []*running) {
+	t.Helper()
+	for _, n := range nodes {
+		eventually(t, "node "+n.id+" is ready", func() error { return n.Ready(t.Context()) })
+	}
+	eventually(t, "all vote", func() error {
+		for _, n := range nodes {
+			if v := voters(n.raft().GetConfiguration().Configuration()); len(v) != len(nodes) {
+				return fmt.Errorf("%s knows the voters %v", n.id, v)
+			}
+		}
+		return nil
+	})
+}
+
+// eventually looks every few milliseconds until check is satisfied.
+func eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func leaderOf(t testing.TB, nodes []*running) (leader *running, followers []*running) {
+	t.Helper()
+	eventually(t, "one node leads", func() error {
+		leader, followers = nil, nil
+		for _, n := range nodes {
+			if n.opened.Load() != nil {
+				leader = n
+			} else {
+				followers = append(followers, n)
+			}
+		}
+		if leader == nil || len(followers) != len(nodes)-1 {
+			return errors.New("none, or several")
+		}
+		return nil
+	})
+	return leader, followers
+}
+
+// putNode is a small write whose effect can be read back: the address book.
+func putNode(id, address string) *metav1.Command {
+	return &metav1.Command{
+		Envelope: &metav1.Envelope{Actor: &metav1.Actor{Name: "test", Method: "system"}},
+		Kind:     &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: &metav1.Node{Id: id, Address: address}}},
+	}
+}
+
+// addressOf reads it, linearizably.
+func addressOf(ctx context.Context, n *running, id string) (string, error) {
+	var at string
+	err := n.View(ctx, meta.Read{}, func(v *meta.View) error {
+		nodes, err := v.Nodes()
+		for _, m := range nodes {
+			if m.GetId() == id {
+				at = m.GetAddress()
+			}
+		}
+		return err
+	})
+	return at, err
+}
+
+// dataOf is where a node keeps its data, halted or not.
+func dataOf(n *running) string { return n.Node.cfg.DataDir }
+
+func raftID(n *running) raft.ServerID           { return raft.ServerID(n.id) }
+func raftAddress(n *running) raft.ServerAddress { return raft.ServerAddress(n.id) }

@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+func TestADutyRunsWhereTheLeaderIsAndEndsWithIt(t *testing.T) {
+	var running, starts atomic.Int64
+	var tooMany atomic.Bool
+	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(n *Node) {
+		n.Lead(Duty{Name: "test", Run: func(ctx context.Context, l Leadership) error {
+			if running.Add(1) > 1 {
+				tooMany.Store(true)
+			}
+			defer running.Add(-1)
+			if system, err := n.System(); err != nil || system.GetTerm() != l.Term {
+				t.Errorf("the duty of term %d began in a state of term %d, %v", l.Term, system.GetTerm(), err)
+			}
+			starts.Add(1)
+			<-ctx.Done()
+			return nil
+		}})
+	})
+	leader, _ := leaderOf(t, nodes)
+	before := starts.Load()
+	leader.halt(t)
+	if n := running.Load(); n != 0 && starts.Load() == before {
+		t.Errorf("%d duties run on a node that ended", n)
+	}
+	eventually(t, "the next leader runs it", func() error {
+		if starts.Load() == before || running.Load() != 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if tooMany.Load() {
+		t.Error("two at once although the first leader had ended before")
+	}
+}
+
+func TestADutyThatPanicsIsTriedAgainAndKillsNothing(t *testing.T) {
+	var tries atomic.Int64
+	cfg := testConfig(t, nil)
+	n, err := startWith(t, cfg, func(n *Node) {
+		n.Lead(Duty{Name: "bad", Run: func(context.Context, Leadership) error {
+			if tries.Add(1) < 3 {
+				panic("a bug")
+			}
+			return nil
+		}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it was tried three times", func() error {
+		if tries.Load() < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	roundTrip(t, n, n, "alive:1")
+}
+
+func TestALockExcludesAndItsTokensRise(t *testing.T) {
+	nodes := trio(t)
+	held, first, release, err := nodes[0].Lock(t.Context(), "l", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := nodes[1].Lock(t.Context(), "l", time.Minute); meta.KindOf(err) != metav1.Kind_KIND_CONFLICT {
+		t.Errorf("a second holder: %v, want a conflict", err)
+	}
+	if held.Err() != nil {
+		t.Error("the lock's context ended while it was held")
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	if held.Err() == nil {
+		t.Error("the context lives on after the release")
+	}
+	_, second, again, err := nodes[2].Lock(t.Context(), "l", time.Minute)
+	if err != nil || second <= first {
+		t.Fatalf("token %d after %d, %v", second, first, err)
+	}
+	if err := again(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALockIsRenewedAndDiesWithoutAQuorum(t *testing.T) {
+	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
+	_, followers := leaderOf(t, nodes)
+	ttl := time.Second
+	began := time.Now()
+	held, token, release, err := followers[0].Lock(t.Context(), "l", ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(ttl + ttl/2) // the claim is about this very time
+	if held.Err() != nil {
+		t.Fatalf("not renewed: the context ended after %v: %v", time.Since(began), context.Cause(held))
+	}
+	cut := time.Now()
+	wires.isolate(followers[0].advertise)
+	<-held.Done()
+	if late := time.Since(cut); late > ttl+100*time.Millisecond || !errors.Is(context.Cause(held), ErrLockLost) {
+		t.Errorf("ended %v after the cut, because of %v", late, context.Cause(held))
+	}
+	_ = release() // cannot reach anybody; the lock goes by itself
+	eventually(t, "somebody else gets it with a higher token", func() error {
+		_, next, release, err := followers[1].Lock(t.Context(), "l", ttl)
+		if err != nil {
+			return err
+		}
+		if next <= token {
+			t.Errorf("token %d after %d", next, token)
+		}
+		return release()
+	})
+}

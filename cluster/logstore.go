@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// logCacheBytes bounds the recent entries kept in memory: what followers that
+// keep up are sent, and what the state is about to apply (R-B9).
+const logCacheBytes = 16 << 20
+
+// boltLog is what a logStore stands on; raft-boltdb is it, tests put faults between.
+type boltLog interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
+}
+
+// logStore is Raft's log and stable store: raft-boltdb under a cache bounded in
+// bytes. It reports itself monotonic, publishes the oldest write in progress,
+// and calls fail on the first error of a write: a log write that was given
+// up may still land, so the process ends rather than going on (consensus.md
+// 2.2, R-B2). Safe for concurrent use as raft.LogStore demands.
+type logStore struct {
+	disk  boltLog
+	fail  func(error)
+	limit int64
+
+	// oldest is when the write in progress began, in nanoseconds since start; 0: none.
+	oldest atomic.Int64
+	start  time.Time
+	// writes serialises what oldest describes; Raft has one writer for the log and another for votes.
+	writes sync.Mutex
+
+	// mu guards the cache: entries lo..lo+len-1, bytes in all.
+	mu     sync.Mutex
+	lo     uint64
+	recent []*raft.Log
+	bytes  int64
+}
+
+// openLog opens or makes the log in dir.
+func openLog(dir string, fail func(error)) (*logStore, error) {
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path:                    filepath.Join(dir, "log.db"),
+		MsgpackUseNewTimeFormat: true,
+		BoltOptions: &bbolt.Options{
+			Timeout:        time.Second,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+	}
+	return newLogStore(bolt, fail), nil
+}
+
+func newLogStore(disk boltLog, fail func(error)) *logStore {
+	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, start: time.Now()}
+}
+
+// IsMonotonic makes Raft empty the log after a snapshot was installed, rather
+// than leave a gap with stale entries below it (consensus.md 1.5).
+func (s *logStore) IsMonotonic() bool { return true }
+
+// Stalled answers for how long the write in progress has been so; 0 without one.
+func (s *logStore) Stalled() time.Duration {
+	began := s.oldest.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(s.start) - time.Duration(began)
+}
+
+// write runs one change of the disk where everybody can see how long it takes.
+func (s *logStore) write(what string, change func() error) error {
+	s.oldest.CompareAndSwap(0, int64(time.Since(s.start))|1)
+	s.writes.Lock()
+	s.oldest.Store(int64(time.Since(s.start)) | 1)
+	err := change()
+	s.oldest.Store(0)
+	s.writes.Unlock()
+	if err != nil {
+		err = fmt.Errorf("%s in the log: %w", what, err)
+		s.fail(err)
+	}
+	return err
+}
+
+func (s *logStore) FirstIndex() (uint64, error) { return s.disk.FirstIndex() }
+func (s *logStore) LastIndex() (uint64, error)  { return s.disk.LastIndex() }
+
+func (s *logStore) GetLog(index uint64, out *raft.Log) error {
+	s.mu.Lock()
+	if index >= s.lo && index-s.lo < uint64(len(s.recent)) {
+		*out = *s.recent[index-s.lo]
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	return s.disk.GetLog(index, out)
+}
+
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	if err := s.write("store entries", func() error { return s.disk.StoreLogs(logs) }); err != nil {
+		return err
+	}
+	s.remember(logs)
+	return nil
+}
+
+func (s *logStore) DeleteRange(low, high uint64) error {
+	// The cache goes first: nobody may read an entry that the disk is about to lose.
+	s.mu.Lock()
+	s.recent, s.bytes = nil, 0
+	s.mu.Unlock()
+	return s.write(fmt.Sprintf("delete %d to %d", low, high), func() error { return s.disk.DeleteRange(low, high) })
+}
+
+// remember adds entries that are durable and forgets the oldest beyond the bound.
+func (s *logStore) remember(logs []*raft.Log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range logs {
+		if len(s.recent) == 0 || l.Index != s.lo+uint64(len(s.recent)) {
+			s.recent, s.bytes, s.lo = s.recent[:0:0], 0, l.Index
+		}
+		s.recent = append(s.recent, l)
+		s.bytes += logBytes(l)
+	}
+	for s.bytes > s.limit && len(s.recent) > 0 {
+		s.bytes -= logBytes(s.recent[0])
+		s.recent[0] = nil
+		s.recent = s.recent[1:]
+		s.lo++
+	}
+}
+
+// logBytes is about what an entry costs in memory.
+func logBytes(l *raft.Log) int64 { return int64(len(l.Data)+len(l.Extensions)) + 128 }
+
+func (s *logStore) Set(key, value []byte) error {
+	return s.write("store "+string(key), func() error { return s.disk.Set(key, value) })
+}
+
+func (s *logStore) Get(key []byte) ([]byte, error) { return s.disk.Get(key) }
+
+func (s *logStore) SetUint64(key []byte, value uint64) error {
+	return s.write("store "+string(key), func() error { return s.disk.SetUint64(key, value) })
+}
+
+func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.disk.GetUint64(key) }
+
+func (s *logStore) Close() error { return s.disk.Close() }

@@ -1,0 +1,338 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/pontoon-registry/pontoon/cluster/transport"
+	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
+	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// Node is one member of a cluster, or one about to become it. It is a
+// meta.Ledger. All methods are safe for concurrent use, except Lead.
+type Node struct {
+	cfg Config
+	log *slog.Logger
+	id  string
+	// boot is this start of the process.
+	boot string
+
+	dir   *directory
+	kv    *kv.Store
+	state *meta.State
+	logs  *logStore
+	// handle is swapped, never kept: later releases re-create Raft in place.
+	handle atomic.Pointer[raft.Raft]
+
+	// trust is nil without Secrets, host without Listen, gossip without GossipListen.
+	trust     *Trust
+	host      *transport.Host
+	gossip    *gossip
+	advertise string
+	listener  net.Listener
+	// inmem is Raft's transport of a node without a listener.
+	inmem *raft.InmemTransport
+
+	leaders  *leaders
+	commit   *committer
+	forward  *forwarder
+	proposer *proposer
+	reader   *reader
+	fresh    *freshness
+	opened   atomic.Pointer[opened]
+	duties   []Duty
+	locks    sync.WaitGroup
+
+	// fatal has the first error that ends the node.
+	fatal chan error
+	// phase is what the node waits for, for Ready and Status.
+	phase    atomic.Pointer[string]
+	shutRaft sync.Once
+}
+
+var _ meta.Ledger = (*Node)(nil)
+
+// Open reads the data directory, compares log and state, opens the listeners
+// and starts Raft. It pairs with Close; nothing is served before Run.
+func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, boot: randomID(), fatal: make(chan error, 1), leaders: newLeaders(), fresh: &freshness{start: time.Now()}}
+	n.setPhase("starting")
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.dir, err = openDirectory(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	n.id = n.dir.who().NodeID
+	n.log = cfg.Log.With("node", n.id)
+	if err := n.openState(); err != nil {
+		return nil, err
+	}
+	if err := n.openNetwork(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.refuseClone(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.startRaft(); err != nil {
+		return nil, err
+	}
+	n.assemble()
+	return n, nil
+}
+
+// openState opens state and log, and mends or refuses the seam between them.
+func (n *Node) openState() (err error) {
+	if n.kv, err = kv.Open(filepath.Join(n.cfg.DataDir, "state"), kv.Options{}); err != nil {
+		return fmt.Errorf("open state: %w", err)
+	}
+	if n.state, err = meta.Open(n.kv); err != nil {
+		return fmt.Errorf("open state: %w", err)
+	}
+	if n.logs, err = openLog(filepath.Join(n.cfg.DataDir, "raft"), n.fail); err != nil {
+		return err
+	}
+	w, err := n.state.Witness()
+	if err != nil {
+		return fmt.Errorf("read witness: %w", err)
+	}
+	if err := mendSeam(n.logs, w, n.applied()); err != nil {
+		return fmt.Errorf("start node %s: %w", n.id, err)
+	}
+	if err := n.mendBootstrap(); err != nil {
+		return err
+	}
+	return n.checkCluster()
+}
+
+// mendBootstrap takes back the first half of a bootstrap that a crash cut in two:
+// Raft writes the term before the entry, and would refuse for ever to begin
+// again. The node was in no cluster, so it has voted for nobody.
+func (n *Node) mendBootstrap() error {
+	last, err := n.logs.LastIndex()
+	if who := n.dir.who(); err != nil || last > 0 || who.Founding == nil || who.ClusterID != "" {
+		return err
+	}
+	return n.logs.SetUint64([]byte(termKey), 0)
+}
+
+// checkCluster refuses a directory whose halves belong to different clusters, or that is not the pinned one.
+func (n *Node) checkCluster() error {
+	system, err := n.System()
+	if err != nil && meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
+		return fmt.Errorf("read cluster: %w", err)
+	}
+	who := n.dir.who()
+	if in := system.GetClusterId(); in != "" {
+		if who.ClusterID != "" && who.ClusterID != in {
+			return fmt.Errorf("the state belongs to cluster %s but node.json to %s: the data directory was put together from two", in, who.ClusterID)
+		}
+		if who, err = n.dir.change(func(i *identity) bool {
+			i.ClusterID, i.Incarnation = in, system.GetIncarnation()
+			return true
+		}); err != nil {
+			return err
+		}
+		if system.GetVersion() > CommandVersion {
+			return fmt.Errorf("the cluster has command version %d, this release knows %d: start a newer release", system.GetVersion(), CommandVersion)
+		}
+	}
+	if n.cfg.ClusterID != "" && who.ClusterID != "" && n.cfg.ClusterID != who.ClusterID {
+		return fmt.Errorf("ClusterID is %s but the data directory belongs to cluster %s", n.cfg.ClusterID, who.ClusterID)
+	}
+	return nil
+}
+
+// openNetwork opens listener, trust, transport and gossip, if there is to be a network.
+func (n *Node) openNetwork(ctx context.Context) (err error) {
+	if len(n.cfg.Secrets) > 0 {
+		if n.trust, err = NewTrust(n.cfg.Secrets, n.id); err != nil {
+			return err
+		}
+	}
+	if n.cfg.Listen == "" {
+		_, n.inmem = raft.NewInmemTransport(raft.ServerAddress(n.id))
+		return nil
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for nodes: %w", err)
+	}
+	n.listener = listener
+	if n.advertise, err = advertised(n.cfg.Advertise, listener.Addr()); err != nil {
+		return err
+	}
+	n.host, err = transport.New(transport.Config{
+		NodeID: n.id, Listener: listener, Credentials: n.trust, Resolve: n.resolve, Identity: n.clusterIdentity, Gate: n.gate, Dial: n.cfg.dial, Log: n.log,
+		Open: []string{
+			clusterv1.NodeService_Describe_FullMethodName,
+			clusterv1.NodeService_Pledge_FullMethodName,
+			clusterv1.NodeService_Join_FullMethodName,
+		},
+		HeartbeatTimeout: n.cfg.scaled(heartbeat / 2), VoteTimeout: n.cfg.scaled(heartbeat),
+	})
+	if err != nil {
+		return err
+	}
+	clusterv1.RegisterNodeServiceServer(n.host.Registrar(), &service{node: n})
+	if n.cfg.GossipListen == "" {
+		return nil
+	}
+	n.gossip, err = openGossip(gossipConfig{
+		NodeID: n.id, Label: n.cfg.ClusterName, Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise,
+		DefaultPort: defaultGossipPort, Keys: n.trust.GossipKeys(), Meta: n.gossipMeta(), Log: n.log,
+	})
+	return err
+}
+
+// advertised is the address that others are told.
+func advertised(configured string, bound net.Addr) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	if tcp, ok := bound.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return "", fmt.Errorf("cluster: Advertise is required when Listen is %s: other nodes must be told one address", bound)
+	}
+	return bound.String(), nil
+}
+
+const (
+	heartbeat         = 500 * time.Millisecond
+	defaultGossipPort = 7946
+)
+
+// raftConfig is Raft as design section 4 wants it.
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.id)
+	c.HeartbeatTimeout = n.cfg.scaled(heartbeat)
+	c.ElectionTimeout = n.cfg.scaled(heartbeat)
+	c.LeaderLeaseTimeout = n.cfg.scaled(heartbeat / 2)
+	// Followers hear of a commit only with the next append (consensus.md 4.4).
+	c.CommitTimeout = 5 * time.Millisecond
+	c.MaxAppendEntries = 64
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	// The live state is the snapshot, and the log is not compacted yet.
+	c.NoSnapshotRestoreOnStart = true
+	c.SnapshotThreshold = math.MaxUint64
+	c.SnapshotInterval = 24 * time.Hour
+	c.TrailingLogs = math.MaxUint64
+	c.NoLegacyTelemetry = true
+	c.Logger = &raftLogger{log: n.log}
+	return c
+}
+
+func (n *Node) startRaft() error {
+	w, err := n.state.Witness()
+	if err != nil {
+		return fmt.Errorf("read witness: %w", err)
+	}
+	var trans raft.Transport = n.inmem
+	if n.host != nil {
+		trans = n.host.Raft().Instance()
+	}
+	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: w}, n.logs, n.logs, witnessed{read: n.state.Witness}, trans)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.handle.Store(r)
+	return nil
+}
+
+// assemble ties the parts together; nothing runs yet.
+func (n *Node) assemble() {
+	apply := func(entry []byte, timeout time.Duration) raft.ApplyFuture { return n.raft().Apply(entry, timeout) }
+	n.commit = newCommitter(apply, n.stamp, n.cfg.Metrics)
+	n.forward = &forwarder{queue: newQueue(), leaders: n.leaders, self: n.id, peer: n.peer}
+	n.proposer = &proposer{self: n.id, origin: newOrigin(n.id, n.boot), leaders: n.leaders, local: n.commit, forward: n.forward,
+		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics}
+	n.reader = &reader{self: n.id, leaders: n.leaders, local: n.readIndex, term: func() uint64 { return n.raft().CurrentTerm() },
+		peer: n.peer, metrics: n.cfg.Metrics, wake: make(chan struct{}, 1), forming: newReadBatch()}
+}
+
+func (n *Node) raft() *raft.Raft { return n.handle.Load() }
+
+// fail ends the node with its first error; Run answers it.
+func (n *Node) fail(err error) {
+	select {
+	case n.fatal <- err:
+	default:
+	}
+}
+
+func (n *Node) setPhase(s string) { n.phase.Store(&s) }
+
+// Propose is meta.Ledger's.
+func (n *Node) Propose(ctx context.Context, c *metav1.Command) (*metav1.Result, error) {
+	return n.proposer.propose(ctx, c)
+}
+
+// ID is the node's id: random, made with the data directory.
+func (n *Node) ID() string { return n.id }
+
+// Trust is what the node shows and accepts; nil without Secrets.
+func (n *Node) Trust() *Trust { return n.trust }
+
+// SetSecrets replaces the cluster secrets while the node runs: the first signs,
+// all are trusted. On an error nothing changes.
+func (n *Node) SetSecrets(secrets []string) error {
+	if n.trust == nil {
+		return errors.New("replace cluster secrets: this node was started without one")
+	}
+	if err := n.trust.Reload(secrets); err != nil {
+		return err
+	}
+	if n.gossip == nil {
+		return nil
+	}
+	return n.gossip.SetKeys(n.trust.GossipKeys())
+}
+
+// Transport is where cmd registers further services before Run; nil without a listener.
+func (n *Node) Transport() *transport.Host { return n.host }
+
+// Addresses are those that other nodes are told; empty without a listener or gossip.
+func (n *Node) Addresses() (node, gossip string) {
+	if n.gossip != nil {
+		gossip = n.gossip.Addr().String()
+	}
+	return n.advertise, gossip
+}
+
+// applied is the index that the state has reached.
+func (n *Node) applied() uint64 {
+	index, _ := n.state.Applied()
+	return index
+}
+
+// System is the row about the cluster in this node's own state.
+func (n *Node) System() (*metav1.System, error) {
+	v := n.state.View()
+	defer v.Close()
+	return v.System()
+}
+
+// State answers the index that the state has reached and its hash there (M9).
+func (n *Node) State() (applied uint64, hash []byte) {
+	index, sum := n.state.Hash()
+	return index, sum
+}

@@ -1,0 +1,216 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// gateAfter is for how long a write of the log may take before the node keeps
+	// out of elections, abortAfter before the process ends (consensus.md 3.2).
+	gateAfter  = 2 * time.Second
+	abortAfter = 10 * time.Second
+	// stopPatience is how long the end of Run waits for what Raft has in flight, and for Raft.
+	stopPatience = 5 * time.Second
+	// peersEvery is how often addresses are saved besides on change.
+	peersEvery = 5 * time.Second
+)
+
+// Run serves until ctx ends or the node cannot go on: its disk failed, it was
+// refused by the cluster, or the bucket belongs to another one. It owns every
+// goroutine of the node. Call it once, and Close after it.
+//
+// The order of the end: duties, queues and reads stop; what Raft has in flight is
+// answered (Raft forgets to, once shut down); Raft; and then the transport under it.
+func (n *Node) Run(ctx context.Context) error {
+	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBelow()
+	var under errgroup.Group
+	if n.host != nil {
+		under.Go(func() error { return n.failing("transport", n.host.Run(below)) })
+	}
+	if n.gossip != nil {
+		under.Go(func() error { return n.failing("gossip", n.gossip.Run(below, n.joinList)) })
+	}
+	answered := make(chan struct{})
+	under.Go(func() error { defer close(answered); return n.commit.complete() })
+
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range []func(context.Context) error{
+		n.awaitFatal, n.watchLeader, n.watchDisk, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers, n.belong,
+	} {
+		g.Go(func() error { return part(ctx) })
+	}
+	for range forwardCalls {
+		g.Go(func() error { return n.forward.run(ctx) })
+	}
+	err := g.Wait()
+	select {
+	case <-answered:
+	case <-time.After(stopPatience):
+		err = errors.Join(err, errors.New("stop: raft did not answer what it has in flight"))
+	}
+	err = errors.Join(err, n.stopRaft())
+	stopBelow()
+	n.locks.Wait()
+	return errors.Join(err, under.Wait())
+}
+
+// failing makes the early end of what lies below the end of the node.
+func (n *Node) failing(what string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", what, err)
+		n.fail(err)
+	}
+	return nil // awaitFatal answers it
+}
+
+func (n *Node) awaitFatal(ctx context.Context) error {
+	select {
+	case err := <-n.fatal:
+		n.log.Error("the node stops", "error", err)
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (n *Node) stopRaft() (err error) {
+	n.shutRaft.Do(func() {
+		if n.handle.Load() == nil {
+			return
+		}
+		if n.host != nil {
+			n.host.Raft().Detach() // Raft waits for its calls to peers
+		}
+		done := make(chan error, 1)
+		go func() { done <- n.raft().Shutdown().Error() }()
+		select {
+		case err = <-done:
+		case <-time.After(stopPatience):
+			err = errors.New("stop: raft hangs")
+		}
+	})
+	return err
+}
+
+// Close lets go of disk and network. Nothing that was acknowledged is lost
+// without it: it only spares the next start some work.
+func (n *Node) Close() error {
+	errs := []error{n.stopRaft()}
+	n.leaders.close()
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
+	}
+	if n.listener != nil {
+		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) { // Run closes it too
+			errs = append(errs, err)
+		}
+	}
+	if n.logs != nil {
+		errs = append(errs, n.logs.Close())
+	}
+	if n.state != nil {
+		errs = append(errs, n.state.Close())
+	}
+	if n.kv != nil {
+		errs = append(errs, n.kv.Close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// watchLeader keeps leaders current: Raft's notices may be dropped, so it also looks.
+func (n *Node) watchLeader(ctx context.Context) error {
+	notices := make(chan raft.Observation, 8)
+	observer := raft.NewObserver(notices, false, func(o *raft.Observation) bool {
+		_, is := o.Data.(raft.LeaderObservation)
+		return is
+	})
+	n.raft().RegisterObserver(observer)
+	defer n.raft().DeregisterObserver(observer)
+	tick := time.NewTicker(leadCheck)
+	defer tick.Stop()
+	for {
+		_, id := n.raft().LeaderWithID()
+		n.leaders.set(string(id))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-notices:
+		case <-tick.C:
+		}
+	}
+}
+
+// gate keeps the node out of elections while its disk is stuck.
+func (n *Node) gate() error {
+	if stuck := n.logs.Stalled(); stuck > gateAfter {
+		return fmt.Errorf("a write of the log has taken %v already", stuck.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// watchDisk ends the process when the disk hangs.
+func (n *Node) watchDisk(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if stuck := n.logs.Stalled(); stuck > abortAfter {
+			err := fmt.Errorf("a write of the log has taken %v: the disk hangs", stuck.Round(time.Second))
+			n.log.Error("the process ends", "error", err)
+			n.cfg.Abort(err)
+			return err
+		}
+	}
+}
+
+// keepFresh proves the state fresh on an idle node too: readiness and the
+// fallbacks are measured from the last proof.
+func (n *Node) keepFresh(ctx context.Context) error {
+	tick := time.NewTicker(n.cfg.brisk(freshEvery))
+	defer tick.Stop()
+	for {
+		if age, ever := n.fresh.age(); !ever || age > n.cfg.brisk(freshEvery) {
+			_ = n.catchUp(ctx, freshEvery, 0) // Ready and Status tell how old the last proof is
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// StepDown hands leadership to another voter, if this node leads and there is
+// one; call it before the end of Run, so that writes pause for milliseconds only.
+func (n *Node) StepDown(ctx context.Context) error {
+	if _, leads := n.leads(); !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
+		return nil
+	}
+	if err := n.raft().LeadershipTransfer().Error(); err != nil {
+		return fmt.Errorf("hand over leadership: %w", err)
+	}
+	for {
+		id, tenure := n.leaders.now()
+		if id != n.id && id != "" {
+			return nil
+		}
+		if !pause(ctx, tenure, 0) {
+			return fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Credentials are what a node shows and trusts. cluster.Trust is one.
+// All methods are safe for concurrent use, and the configurations they return
+// stay right when certificates are renewed.
+type Credentials interface {
+	// ServerTLS accepts every node of the cluster.
+	ServerTLS() *tls.Config
+	// ClientTLS accepts the node with that id only; with an empty id, every
+	// node of the cluster.
+	ClientTLS(nodeID string) *tls.Config
+	// PeerID is the node id that the verified peer's certificate stands for.
+	PeerID(tls.ConnectionState) (string, error)
+}
+
+// Config is what a Host needs. Zero durations and sizes take their default.
+type Config struct {
+	// NodeID of this node: also its Raft server id and address. Required.
+	NodeID string
+	// Listener takes the nodes' connections; Run closes it. Required.
+	Listener net.Listener
+	// Credentials of this node. Required: there is no insecure mode.
+	Credentials Credentials
+	// Resolve finds the present "host:port" of a node. It is asked on every
+	// dial and must not block on calls through this host. Required.
+	Resolve func(nodeID string) (addr string, ok bool)
+	// Identity is the cluster this node belongs to, sent and checked with every
+	// call; the id is empty while it belongs to none. Required.
+	Identity func() (clusterID string, incarnation uint64)
+	// Open names full methods ("/package.Service/Method") that nodes of no or
+	// another cluster id may call: those of joining and discovery. The secret
+	// they must hold all the same.
+	Open []string
+	// Gate reports an error while this node must not take part in elections,
+	// such as when its disk is stuck (T6). It is called for each Raft call,
+	// in both directions, and must return at once. Nil: always open.
+	Gate func() error
+	// Dial opens connections. Nil: net.Dialer. Chaos tests put faults here.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Log takes what operators should see: refused handshakes, panics. Nil: none.
+	Log *slog.Logger
+
+	// MaxMessage bounds one message in bytes, both ways. Default 8 MiB, which
+	// fits a forwarded command of 2 MiB with room; at least 2 MiB, since frames
+	// of log entries take a little over 1 MiB.
+	MaxMessage int
+	// MaxAppend bounds one append request in bytes, all entries together; it is
+	// the memory that one leader's catching up may take. Default 256 MiB: 64
+	// entries of the largest command, twice over.
+	MaxAppend int
+	// HeartbeatTimeout of a call is half of Raft's HeartbeatTimeout, so that a
+	// lost one is repeated before the follower gives up. Default 250 ms.
+	HeartbeatTimeout time.Duration
+	// VoteTimeout ends votes, pre-votes and TimeoutNow; at most Raft's
+	// ElectionTimeout. Default 500 ms.
+	VoteTimeout time.Duration
+	// AppendTimeout ends an append; a second more is granted for each 4 MiB.
+	// Default 5 s.
+	AppendTimeout time.Duration
+	// SilentAfter cuts a connection on which a call ran into its deadline if
+	// nothing was read from it for so long. TCP alone would wait out its
+	// retransmission backoff, long after the network has healed. Default 2 s.
+	SilentAfter time.Duration
+	// DrainTimeout is how long Run, when its context ends, lets calls in
+	// progress finish before it cuts them. Default 1 s.
+	DrainTimeout time.Duration
+}
+
+const (
+	mib = 1 << 20
+	// frameSize bounds the entries of one message; more go as a stream.
+	frameSize = mib
+	// appendRate is the slowest network that deadlines of appends allow for.
+	appendRate = 4 * mib // bytes per second
+	// maxConns and maxStreams bound what peers may open: connections in all,
+	// and concurrent calls on each.
+	maxConns   = 512
+	maxStreams = 1024
+
+	connectTimeout = time.Second
+	// handshakeTimeout of an incoming connection.
+	handshakeTimeout = 5 * time.Second
+)
+
+func (c *Config) setDefaults() {
+	setDefault(&c.MaxMessage, 8*mib)
+	setDefault(&c.MaxAppend, 256*mib)
+	setDefault(&c.HeartbeatTimeout, 250*time.Millisecond)
+	setDefault(&c.VoteTimeout, 500*time.Millisecond)
+	setDefault(&c.AppendTimeout, 5*time.Second)
+	setDefault(&c.SilentAfter, 2*time.Second)
+	setDefault(&c.DrainTimeout, time.Second)
+	if c.Gate == nil {
+		c.Gate = func() error { return nil }
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// validate names the first field that is missing or out of bounds.
+func (c *Config) validate() error {
+	switch {
+	case c.NodeID == "":
+		return errors.New("transport config: NodeID is required")
+	case c.Listener == nil:
+		return errors.New("transport config: Listener is required")
+	case c.Credentials == nil:
+		return errors.New("transport config: Credentials are required")
+	case c.Resolve == nil:
+		return errors.New("transport config: Resolve is required")
+	case c.Identity == nil:
+		return errors.New("transport config: Identity is required")
+	case c.MaxMessage < 2*mib:
+		return fmt.Errorf("transport config: MaxMessage is %d, must be at least %d", c.MaxMessage, 2*mib)
+	case c.MaxAppend < frameSize:
+		return fmt.Errorf("transport config: MaxAppend is %d, must be at least %d", c.MaxAppend, frameSize)
+	case min(c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout, c.SilentAfter, c.DrainTimeout) < 0:
+		return errors.New("transport config: HeartbeatTimeout, VoteTimeout, AppendTimeout, SilentAfter and DrainTimeout must not be negative")
+	}
+	return nil
+}
