@@ -1,0 +1,46 @@
+package oci
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// TestPushesOverHTTP2 repeats what depends on deadlines and interruption where they work differently.
+func TestPushesOverHTTP2(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.IdleTimeout = 200 * time.Millisecond })
+	s := httptest.NewUnstartedServer(r.handler)
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	r.url, r.client = s.URL, s.Client()
+	data := content("h2", 300<<10)
+	p := r.want(r.do("PATCH", r.begin("a"), streamed(data)), 202)
+	if p.ProtoMajor != 2 {
+		t.Fatalf("spoken: %s", p.Proto)
+	}
+	r.want(r.do("PUT", p.Header.Get("Location")+"?digest="+sha(data), nil), 201)
+	if p := r.want(r.do("GET", "/v2/a/blobs/"+sha(data), nil), 200); !bytes.Equal(p.body, data) {
+		t.Error("other bytes came back")
+	}
+
+	loc := r.begin("a")
+	body, release := stalling(data[:1500])
+	defer release()
+	r.wantError(r.do("PATCH", loc, body), http.StatusRequestTimeout, "BLOB_UPLOAD_INVALID")
+	r.offset(loc, 1500)
+
+	loc = r.begin("a")
+	first := make(chan reply, 1)
+	body, release2 := stalling(data[:10])
+	defer release2()
+	go func() { first <- r.do("PATCH", loc, body) }() // ends when the server answers
+	r.busy("a", loc)
+	r.want(r.do("PATCH", loc, bytes.NewReader(data)), 202)
+	if p := <-first; p.StatusCode != http.StatusRequestedRangeNotSatisfiable && p.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("the earlier request was answered %d", p.StatusCode)
+	}
+	r.want(r.do("PUT", loc+"?digest="+sha(data), nil), 201)
+}
