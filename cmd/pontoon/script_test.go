@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"pontoon": main})
+}
+
+// TestScripts runs testdata/script: the program as an operator meets it.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Values[imagesKey{}] = map[scriptImage]*image{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"eventually": eventually,
+			"push":       push,
+			"pull":       pull,
+			"ports":      ports,
+		},
+	})
+}
+
+// scriptPatience bounds every wait of a script.
+const scriptPatience = 30 * time.Second
+
+// exits CODE COMMAND ARGS... runs the command and asserts its exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	switch err := ts.Exec(args[1], args[2:]...); {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%s: %s", args[1], err)
+	}
+	if got != want {
+		ts.Fatalf("%s: exit code %d, expected %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// eventually PATTERN COMMAND ARGS... repeats the command until its output matches.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN COMMAND ARGS...")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(scriptPatience); ; <-tick.C {
+		_ = ts.Exec(args[1], args[2:]...) // its output decides
+		if pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no %q from %s within %s", args[0], strings.Join(args[1:], " "), scriptPatience)
+		}
+	}
+}
+
+// scriptImage is the image of a script's repository and tag.
+type scriptImage struct{ repository, tag string }
+
+type imagesKey struct{}
+
+// images are those that the script has pushed.
+func images(ts *testscript.TestScript) map[scriptImage]*image {
+	return ts.Value(imagesKey{}).(map[scriptImage]*image)
+}
+
+// registryURL asks the node of the script where it listens.
+func registryURL(ts *testscript.TestScript) string {
+	ts.Check(ts.Exec("pontoon", "status", "-o", "json"))
+	var s struct {
+		Node struct {
+			RegistryURL string `json:"registryUrl"`
+		} `json:"node"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &s))
+	return s.Node.RegistryURL
+}
+
+// push REPOSITORY TAG pushes a new image to the script's node.
+func push(ts *testscript.TestScript, neg bool, args []string) {
+	i, err := newImage("from a script")
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
+	defer cancel()
+	err = newRegistryClient().push(ctx, []string{registryURL(ts)}, args[0], args[1], i)
+	verdict(ts, neg, err)
+	if err == nil {
+		images(ts)[scriptImage{args[0], args[1]}] = i
+	}
+}
+
+// pull REPOSITORY TAG pulls an image that the script pushed and compares its bytes.
+func pull(ts *testscript.TestScript, neg bool, args []string) {
+	i := images(ts)[scriptImage{args[0], args[1]}]
+	if i == nil {
+		ts.Fatalf("the script has not pushed %s:%s", args[0], args[1])
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
+	defer cancel()
+	verdict(ts, neg, newRegistryClient().pull(ctx, registryURL(ts), args[0], args[1], i))
+}
+
+func verdict(ts *testscript.TestScript, neg bool, err error) {
+	if (err != nil) != neg {
+		ts.Fatalf("got error %v, expected one: %t", err, neg)
+	}
+	_, _ = fmt.Fprintf(ts.Stdout(), "%v\n", err)
+}
+
+// ports NAME... sets variables to free addresses on loopback.
+func ports(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: ports NAME...")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
+	defer cancel()
+	addrs, err := freePorts(ctx, len(args))
+	ts.Check(err)
+	for i, name := range args {
+		ts.Setenv(name, addrs[i])
+	}
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pontoon-registry/pontoon/api"
+	"github.com/pontoon-registry/pontoon/api/admin"
+	"github.com/pontoon-registry/pontoon/api/auth"
+	"github.com/pontoon-registry/pontoon/api/oci"
+	"github.com/pontoon-registry/pontoon/cluster"
+)
+
+// registry is one node, wired. It owns what open made and run started.
+type registry struct {
+	cfg     *Config
+	log     *slog.Logger
+	started time.Time
+	store   *store
+	// trust issues the public certificate; the node has one of its own for other nodes.
+	trust  *cluster.Trust
+	node   *cluster.Node
+	oci    *oci.Handler
+	server *api.Server
+	health *api.Health
+	// door is the operators' socket.
+	door  net.Listener
+	admin *http.Server
+	// url is where clients reach the registry, once it listens.
+	url      atomic.Pointer[string]
+	announce func(url string)
+}
+
+// stepDownTime bounds the handing over of leadership; without an answer the others elect.
+const stepDownTime = 3 * time.Second
+
+// open introduces everybody to everybody, from the bytes up. On an error nothing stays open.
+func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry, err error) {
+	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if err := os.MkdirAll(c.Cluster.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make cluster.datadir: %w", err)
+	}
+	secrets, err := c.secrets(log)
+	if err != nil {
+		return nil, err
+	}
+	if r.trust, err = cluster.NewTrust(secrets, "public"); err != nil {
+		return nil, err
+	}
+	metrics := api.NewMetrics()
+	if r.store, err = openStore(ctx, c, metrics); err != nil {
+		return nil, err
+	}
+	if r.node, err = cluster.Open(ctx, c.clusterConfig(secrets, r.store, metrics, log)); err != nil {
+		return nil, err
+	}
+	if err := r.openDoors(ctx, h, metrics); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// openDoors builds what the world sees: login, registry, health, server, and the operators' socket.
+func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) error {
+	access, err := auth.New(r.cfg.authConfig(metrics, r.log))
+	if err != nil {
+		return err
+	}
+	if r.oci, err = oci.New(r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)); err != nil {
+		return err
+	}
+	if r.health, err = api.NewHealth(api.HealthConfig{Node: healthOf{r.node, new(atomic.Bool)}}); err != nil {
+		return err
+	}
+	if err := r.watch(metrics); err != nil {
+		return err
+	}
+	serverConfig, err := r.serverConfig(h, metrics)
+	if err != nil {
+		return err
+	}
+	if r.server, err = api.New(serverConfig); err != nil {
+		return err
+	}
+	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r})
+	if err != nil {
+		return err
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC clients, over the socket only
+	r.admin = &http.Server{
+		Handler: handler, ConnContext: admin.ConnContext, Protocols: &protocols,
+		ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelWarn),
+	}
+	r.door, err = admin.Listen(ctx, filepath.Join(r.cfg.Cluster.DataDir, socketName), r.log)
+	return err
+}
+
+// run serves until ctx ends or something fails for good, and then takes the node
+// down. The order of the end is written here and nowhere else.
+func (r *registry) run(ctx context.Context) error {
+	serving, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	below := context.WithoutCancel(ctx)
+	pulling, stopPulls := context.WithCancel(below)
+	defer stopPulls()
+	deciding, stopNode := context.WithCancel(below)
+	defer stopNode()
+
+	var node, pulls, sides errgroup.Group
+	node.Go(func() error {
+		err := r.node.Run(deciding)
+		fail(err) // a node that cannot go on takes its door down with it
+		return err
+	})
+	pulls.Go(func() error { return r.oci.Run(pulling) })
+	sides.Go(func() error { return r.serveSocket(fail) })
+	sides.Go(func() error { return r.reloadOn(serving) })
+	sides.Go(func() error { return announceReady(serving, r.health, r.log, func() { r.announce(r.registryURL()) }) })
+
+	// 1. Unready first, so that balancers turn away while we still accept; then no new connections; then
+	//    running requests end, or are cut at http.draintimeout. They need all that is below.
+	err := r.server.Run(serving)
+	fail(err)
+	// 2. Hand leadership over while Raft still runs: the others need no election, so writes pause for milliseconds.
+	r.stepDown(below)
+	// 3. The last pull counts go into the log, through whoever leads now.
+	stopPulls()
+	err = errors.Join(err, pulls.Wait())
+	// 4. The operators' door stays open until here, so that a drain can be watched.
+	err = errors.Join(err, r.admin.Close(), sides.Wait())
+	// 5. Duties stop, Raft closes: nobody is left who would ask it.
+	stopNode()
+	err = errors.Join(err, node.Wait())
+	// 6. State and store close last: all above read them.
+	err = errors.Join(err, r.close())
+	if err == nil {
+		r.log.Info("stopped")
+	}
+	return err
+}
+
+func (r *registry) stepDown(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stepDownTime)
+	defer cancel()
+	if err := r.node.StepDown(ctx); err != nil {
+		r.log.Warn("leadership was not handed over; the others will elect", "error", err)
+	}
+}
+
+// serveSocket serves the operators' door until it is closed.
+func (r *registry) serveSocket(fail context.CancelCauseFunc) error {
+	err := r.admin.Serve(r.door)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	err = fmt.Errorf("operators' socket: %w", err)
+	fail(err)
+	return err
+}
+
+// close lets go of what open made, from the top down. What was not opened is skipped.
+func (r *registry) close() error {
+	var errs []error
+	if r.door != nil {
+		if err := r.door.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, fmt.Errorf("close the operators' socket: %w", err))
+		}
+	}
+	if r.node != nil {
+		errs = append(errs, r.node.Close())
+	}
+	if r.store != nil {
+		errs = append(errs, r.store.close())
+	}
+	return errors.Join(errs...)
+}
