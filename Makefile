@@ -1,0 +1,114 @@
+# Everything that is done with this tree. `make check` is what CI runs, and nothing else is.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+BIN     := $(CURDIR)/bin
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.release=$(VERSION)
+
+export PATH    := $(BIN):$(shell go env GOPATH)/bin:$(PATH):/usr/sbin
+export GOFLAGS := -buildvcs=false
+
+# Big tools are pinned here, not in go.mod, so that what they depend on stays out of what we ship.
+TOOLS := \
+	github.com/bufbuild/buf/cmd/buf@v1.75.0 \
+	google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12 \
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2 \
+	connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1 \
+	github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 \
+	github.com/versity/versitygw/cmd/versitygw@v1.8.0 \
+	github.com/google/go-containerregistry/cmd/crane@v0.22.1
+
+# What runs concurrently enough for the race detector to pay for its time.
+RACE := ./meta/... ./blobs/... ./cluster/... ./api/...
+
+FUZZTIME ?= 30s
+TIMES    ?= 20
+KILLS    ?= 20
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/pontoon, static, with its version stamped
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/pontoon ./cmd/pontoon
+
+.PHONY: demo
+demo: ## three nodes and a balancer on 127.0.0.1:5000, from source (ONCE=1 ends by itself)
+	@go run ./cmd/pontoon demo $(if $(ONCE),--once)
+
+.PHONY: check
+check: tools format lint proto-check mod-check build test race ## all that CI runs: format, lint, protos, build, tests, race
+
+.PHONY: tools
+tools: ## install what the checks need and the machine lacks
+	@.ci/tools $(BIN) $(TOOLS)
+
+.PHONY: format
+format: # fails when gofmt would change a file
+	@out=$$(gofmt -l $$(find . -name '*.go' -not -path './bin/*' -not -path './.*/*')); \
+	if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+.PHONY: lint
+lint: ## go vet, golangci-lint, buf lint
+	go vet ./...
+	golangci-lint run ./...
+	buf lint
+
+.PHONY: test
+test: ## every test; the end-to-end tests start real processes
+	go test $$(go list ./... | grep -v '/chaos$$')
+	go test -count=1 -v -timeout 12m ./chaos
+
+.PHONY: race
+race: ## the tests of all that runs concurrently, under the race detector
+	CGO_ENABLED=1 go test -race -timeout 12m $(RACE)
+
+.PHONY: generate
+generate: ## regenerate the code under proto/
+	buf generate --template proto/buf.gen.yaml
+
+# Into a folder beside, then compared: a developer's unfinished work neither hides a difference nor makes one.
+.PHONY: generate-check
+generate-check:
+	@out=$$(mktemp -d); trap 'rm -rf $$out' EXIT; \
+	buf generate --template proto/buf.gen.yaml -o $$out; \
+	if ! diff -rq -x '*.proto' -x 'buf.gen.yaml' $$out/proto proto; then \
+		echo "generated code is not what the .proto files give: run make generate"; exit 1; fi
+
+.PHONY: proto-check
+proto-check: generate-check # generated code is current; no change that breaks the wire or the JSON
+	@.ci/breaking
+
+.PHONY: mod-check
+mod-check: # go.mod and go.sum say exactly what is used
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (30s) each
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$target"; \
+			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
+
+.PHONY: conformance
+conformance: tools ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite>
+	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE=<path> names the built suite: go build in the folder conformance of"; \
+		echo "https://github.com/opencontainers/distribution-spec"; exit 2; }
+	go test -count=1 -v -timeout 3h ./chaos -run '^TestConformance$$' -conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES)
+
+.PHONY: e2e
+e2e: tools ## the long end-to-end tests: every client, 1 GiB layers, KILLS (20) killed leaders
+	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader)' -long -kills=$(KILLS)
+
+.PHONY: bench
+bench: tools ## the figures, side by side with plain servers on this machine
+	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -figures

@@ -1,0 +1,280 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// deployment is a cluster of real nodes over one store, and a balancer before them.
+type deployment struct {
+	t        testing.TB
+	logs     string
+	data     string
+	secret   string
+	store    store
+	options  options
+	nodes    []*node
+	balancer string // address of HAProxy, host:port
+}
+
+// node is one pontoon serve, with a data directory that survives its kills.
+type node struct {
+	t                         testing.TB
+	name                      string
+	logs                      string
+	config                    string // file
+	addr, debug, peer, gossip string
+	proc                      *process
+}
+
+// options are what tests ask of a cluster beyond the defaults.
+type options struct {
+	extra string // further YAML at the top level of every node's config
+	drain string // http.drain.delay; empty: the default
+	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
+}
+
+// newDeployment starts three nodes over the store, waits until all are ready, and puts HAProxy before them.
+func newDeployment(t testing.TB, over store, o options) *deployment {
+	t.Helper()
+	d := &deployment{t: t, logs: scratch(t), data: t.TempDir(), store: over, options: o}
+	d.secret = filepath.Join(d.data, "secret")
+	if err := os.WriteFile(d.secret, []byte("chaos-"+strings.Repeat("0123456789abcdef", 4)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("node%d", i+1)
+		d.nodes = append(d.nodes, &node{t: t, name: name, logs: d.logs, config: filepath.Join(d.logs, name+".yml")})
+	}
+	d.move()
+	d.start()
+	d.balancer = newBalancer(t, d.logs, d.addrs(), o.tls)
+	return d
+}
+
+// move gives every node new addresses and writes the configs.
+func (d *deployment) move() {
+	d.t.Helper()
+	var join []string
+	for _, n := range d.nodes {
+		n.addr, n.debug, n.peer, n.gossip = freeAddr(d.t), freeAddr(d.t), freeAddr(d.t), freeAddr(d.t)
+		join = append(join, n.gossip)
+	}
+	for _, n := range d.nodes {
+		if err := os.WriteFile(n.config, []byte(d.configOf(n, join)), 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+func (d *deployment) configOf(n *node, join []string) string {
+	lines := []string{
+		"version: 0.1",
+		"log:",
+		"  level: info",
+		"  formatter: json",
+		"http:",
+		"  addr: " + n.addr,
+		"  debug:",
+		"    addr: " + n.debug,
+		"  proxyprotocol:",
+		"    trusted: [127.0.0.0/8]",
+	}
+	if d.options.drain != "" {
+		lines = append(lines, "  drain:", "    delay: "+d.options.drain)
+	}
+	if d.options.tls {
+		lines = append(lines, "  tls:", "    names: [127.0.0.1]")
+	}
+	return strings.Join(append(lines,
+		"cluster:",
+		"  name: chaos",
+		"  node: "+n.name,
+		"  datadir: "+filepath.Join(d.data, n.name),
+		"  secretfile: "+d.secret,
+		"  addr: "+n.peer,
+		"  gossip:",
+		"    addr: "+n.gossip,
+		"  join: ["+strings.Join(join, ", ")+"]",
+		"storage:",
+		strings.TrimRight(d.store.yaml(), "\n"),
+		d.options.extra,
+	), "\n")
+}
+
+func (d *deployment) addrs() (addrs []string) {
+	for _, n := range d.nodes {
+		addrs = append(addrs, n.addr)
+	}
+	return addrs
+}
+
+// start starts all nodes and waits until each is ready and one of them may fail. The first nodes of a new cluster are
+// ready before the last has a vote, and a kill at that moment would take the quorum with it.
+func (d *deployment) start() {
+	d.t.Helper()
+	for _, n := range d.nodes {
+		n.start()
+	}
+	for _, n := range d.nodes {
+		n.waitReady()
+	}
+	eventually(d.t, 30*time.Second, "all nodes to vote", func() error {
+		for _, n := range d.nodes {
+			tolerance, err := n.metric("pontoon_failure_tolerance")
+			if err != nil {
+				return err
+			}
+			if tolerance < 1 {
+				return fmt.Errorf("%s says that %v more voters may fail", n.name, tolerance)
+			}
+		}
+		return nil
+	})
+}
+
+func (n *node) start() {
+	n.proc = start(n.t, n.logs, n.name, nil, pontoon(n.t), "serve", n.config)
+}
+
+func (n *node) url() string { return "http://" + n.addr }
+
+func (n *node) waitReady() {
+	n.t.Helper()
+	eventually(n.t, time.Minute, n.name+" to be ready", func() error {
+		_, err := get("http://"+n.debug+"/readyz", time.Second)
+		return err
+	})
+}
+
+// state is what /debug/state tells of a node.
+type state struct {
+	Node    string `json:"node"`
+	Applied uint64 `json:"applied"`
+	Hash    string `json:"hash"`
+}
+
+func (n *node) state() (state, error) {
+	body, err := get("http://"+n.debug+"/debug/state", time.Second)
+	if err != nil {
+		return state{}, err
+	}
+	var s state
+	if err := json.Unmarshal(body, &s); err != nil {
+		return state{}, fmt.Errorf("decode state of %s: %w: %s", n.name, err, body)
+	}
+	return s, nil
+}
+
+// metric sums all series of one metric of the node.
+func (n *node) metric(name string) (sum float64, err error) {
+	body, err := get("http://"+n.debug+"/metrics", 2*time.Second)
+	if err != nil {
+		return 0, err
+	}
+	found := false
+	for line := range strings.Lines(string(body)) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		base, _, _ := strings.Cut(series, "{")
+		if !ok || base != name {
+			continue
+		}
+		v, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %q: %w", line, err)
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		return 0, fmt.Errorf("%s has no metric %s", n.name, name)
+	}
+	return sum, nil
+}
+
+// leader waits until one of the nodes says that it leads.
+func (d *deployment) leader(within time.Duration) *node {
+	d.t.Helper()
+	var leader *node
+	eventually(d.t, within, "a leader", func() error {
+		leader = nil
+		for _, n := range d.nodes {
+			if leads, err := n.metric("pontoon_raft_leader"); err == nil && leads == 1 {
+				leader = n
+				return nil
+			}
+		}
+		return errors.New("no node says that it leads")
+	})
+	return leader
+}
+
+// others returns all nodes but one.
+func (d *deployment) others(one *node) []*node {
+	var rest []*node
+	for _, n := range d.nodes {
+		if n != one {
+			rest = append(rest, n)
+		}
+	}
+	return rest
+}
+
+// url is the address of the balancer, for clients that speak HTTP themselves.
+func (d *deployment) url() string { return "http://" + d.balancer }
+
+// agree waits until all nodes have applied the same index and fails the test when their hashes then differ.
+func (d *deployment) agree() {
+	d.t.Helper()
+	eventually(d.t, 30*time.Second, "all nodes to hold the same state", func() error {
+		var first state
+		for i, n := range d.nodes {
+			s, err := n.state()
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				first = s
+			}
+			if s.Applied != first.Applied {
+				return fmt.Errorf("%s applied %d, %s %d", d.nodes[0].name, first.Applied, n.name, s.Applied)
+			}
+			if s.Hash != first.Hash {
+				return fmt.Errorf("at index %d %s has hash %s, %s %s", s.Applied, d.nodes[0].name, first.Hash, n.name, s.Hash)
+			}
+		}
+		return nil
+	})
+}
+
+// get asks one URL and returns the body of a 200, which is small.
+func get(url string, within time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", url, err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s: %.300s", url, answer.Status, body)
+	}
+	return body, nil
+}

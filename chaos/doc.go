@@ -1,0 +1,17 @@
+// Package chaos runs the built binary as its users do and tries to lose their data: real processes, a real S3 server,
+// HAProxy, real clients, and faults.
+//
+// What it promises:
+//
+//  1. It touches only the binary, HTTP and storage, and imports nothing of ours: what passes here passes for a stranger.
+//  2. What a test calls lost was acknowledged by an answer that the test itself received.
+//  3. Everything it starts, it ends, also when a test fails; logs of a failed test are kept and named.
+//  4. Everything listens on loopback, on ports that were free a moment before.
+//
+// What it does not: it runs on Linux (it stops processes by signal and reads /proc), it needs versitygw, haproxy,
+// skopeo, crane, podman and mmdebstrap on PATH and fails without them, and its figures hold for one machine that runs the
+// servers and their clients alike.
+//
+// Some tests are too long for every change. They are asked for by flags of the test binary, which the Makefile sets:
+// -long (make e2e), -conformance (make conformance), -figures (make bench).
+package chaos

@@ -1,0 +1,74 @@
+package chaos
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	long        = flag.Bool("long", false, "run the end-to-end tests at full length: all clients, 1 GiB layers")
+	kills       = flag.Int("kills", 0, "how often TestLeader kills the leader; 0: 2, or 20 with -long")
+	conformance = flag.String("conformance", "", "path of the official conformance suite, built; empty: not run")
+	times       = flag.Int("times", 20, "how often the conformance suite runs on each kind of store")
+	figures     = flag.Bool("figures", false, "run the benchmark")
+	given       = flag.String("binary", "", "the pontoon to test; empty: build it from the tree")
+)
+
+// fileServerEnv turns the test binary into the plain file server that the benchmark compares with: a process of its own,
+// like a node.
+const fileServerEnv = "PONTOON_CHAOS_FILESERVER"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if addr := os.Getenv(fileServerEnv); addr != "" {
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, http.FileServer(http.Dir("."))))
+		os.Exit(1)
+	}
+	code := m.Run()
+	if dir := built.dir; dir != "" {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// built is the binary under test, built once per run of the test binary.
+var built struct {
+	once sync.Once
+	dir  string
+	path string
+	err  error
+}
+
+// pontoon returns the path of the binary under test.
+func pontoon(t testing.TB) string {
+	t.Helper()
+	if *given != "" {
+		return *given
+	}
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "pontoon-chaos-"); built.err != nil {
+			return
+		}
+		built.path = filepath.Join(built.dir, "pontoon")
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", built.path, "./cmd/pontoon")
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build pontoon: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}

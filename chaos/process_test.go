@@ -1,0 +1,222 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is a program that a test started. It dies with the test, and with the test binary.
+type process struct {
+	t    testing.TB
+	name string
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{} // closed once the process has been waited for
+	err  error         // how it ended; read after done
+
+	mu       sync.Mutex // guards expected
+	expected bool       // its end was asked for
+}
+
+// start runs the program with its output appended to dir/name.log. An end that nobody asked for fails the test.
+func start(t testing.TB, dir, name string, env []string, program string, args ...string) *process {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, name: name, log: log, done: make(chan struct{})}
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Dir = dir
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	go p.wait()
+	t.Cleanup(func() { p.kill() })
+	return p
+}
+
+func (p *process) wait() {
+	p.err = p.cmd.Wait()
+	p.log.Close()
+	p.mu.Lock()
+	expected := p.expected
+	p.mu.Unlock()
+	close(p.done)
+	if !expected {
+		p.t.Errorf("%s ended by itself: %v; the end of its log:\n%s", p.name, p.err, tail(p.log.Name(), 25))
+	}
+}
+
+// signal sends one signal; a process that has ended already ignores it.
+func (p *process) signal(s syscall.Signal) {
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Errorf("signal %s: %v", p.name, err)
+	}
+}
+
+// kill ends the process as a power cut would, paused or not, and waits until it is gone.
+func (p *process) kill() {
+	p.end(syscall.SIGKILL, 10*time.Second)
+}
+
+// terminate asks the process to end and reports how it did.
+func (p *process) terminate(within time.Duration) error {
+	p.end(syscall.SIGTERM, within)
+	return p.err
+}
+
+func (p *process) end(s syscall.Signal, within time.Duration) {
+	p.mu.Lock()
+	p.expected = true
+	p.mu.Unlock()
+	p.signal(s)
+	select {
+	case <-p.done:
+	case <-time.After(within):
+		p.t.Errorf("%s did not end within %v of %v", p.name, within, s)
+		p.signal(syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// pause stops the process in the middle of whatever it does; wake lets it go on as if nothing had been.
+func (p *process) pause() { p.signal(syscall.SIGSTOP) }
+func (p *process) wake()  { p.signal(syscall.SIGCONT) }
+
+// peakMemory is the largest resident set since the last call of forgetPeak, in bytes.
+func (p *process) peakMemory() int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmHWM:" {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	p.t.Fatalf("%s: no VmHWM in its status", p.name)
+	return 0
+}
+
+func (p *process) forgetPeak() {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
+		p.t.Logf("%s: peak memory counts from the start of the process: %v", p.name, err)
+	}
+}
+
+// tail returns the last lines of a file, for messages.
+func tail(file string, lines int) string {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// need names the program that a test cannot do without. A missing one fails the test: make tools installs it.
+func need(t testing.TB, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "../bin"} {
+			if found, err := filepath.Abs(filepath.Join(dir, program)); err == nil {
+				if _, err := os.Stat(found); err == nil {
+					return found
+				}
+			}
+		}
+		t.Fatalf("%s is missing: make tools installs it", program)
+	}
+	return path
+}
+
+// ports hands out addresses below the range that the kernel gives to outgoing connections, so that nothing takes one
+// between the look and the use except another program that listens.
+var ports struct {
+	mu    sync.Mutex
+	taken map[int]bool
+}
+
+// freeAddr returns a loopback address that is free for TCP and UDP.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	if ports.taken == nil {
+		ports.taken = map[int]bool{}
+	}
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if ports.taken[port] {
+			continue
+		}
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		tcp, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenPacket("udp", addr)
+		tcp.Close()
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		ports.taken[port] = true
+		return addr
+	}
+	t.Fatal("no free port between 20000 and 32000")
+	return ""
+}
+
+// scratch is a folder for processes. It is kept when the test fails, and named, because the logs lie in it.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pontoon-chaos-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logs are kept in %s", dir)
+			return
+		}
+		os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// eventually asks until the condition holds and fails the test when it does not within the time.
+func eventually(t testing.TB, within time.Duration, what string, holds func() error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := holds()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s: %v", within, what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
