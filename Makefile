@@ -11,6 +11,8 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 
 export PATH    := $(BIN):$(shell go env GOPATH)/bin:$(PATH):/usr/sbin
 export GOFLAGS := -buildvcs=false
+# Releases are built without cgo, so everything else is too and shares their build cache. Only the race detector needs it.
+export CGO_ENABLED := 0
 
 # Big tools are pinned here, not in go.mod, so that what they depend on stays out of what we ship.
 TOOLS := \
@@ -36,7 +38,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/pontoon, static, with its version stamped
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/pontoon ./cmd/pontoon
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/pontoon ./cmd/pontoon
 
 .PHONY: demo
 demo: ## three nodes and a balancer on 127.0.0.1:5000, from source (ONCE=1 ends by itself)
@@ -61,9 +63,9 @@ lint: ## go vet, golangci-lint, buf lint
 	buf lint
 
 .PHONY: test
-test: ## every test; the end-to-end tests start real processes
+test: build ## every test; the end-to-end tests start real processes
 	go test $$(go list ./... | grep -v '/chaos$$')
-	go test -count=1 -v -timeout 12m ./chaos
+	go test -count=1 -v -timeout 12m ./chaos -binary=$(BIN)/pontoon
 
 .PHONY: race
 race: ## the tests of all that runs concurrently, under the race detector
@@ -100,15 +102,17 @@ fuzz: ## fuzz every target for FUZZTIME (30s) each
 	done
 
 .PHONY: conformance
-conformance: tools ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite>
+conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite>
 	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE=<path> names the built suite: go build in the folder conformance of"; \
 		echo "https://github.com/opencontainers/distribution-spec"; exit 2; }
-	go test -count=1 -v -timeout 3h ./chaos -run '^TestConformance$$' -conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES)
+	go test -count=1 -v -timeout 3h ./chaos -run '^TestConformance$$' -binary=$(BIN)/pontoon \
+		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES)
 
 .PHONY: e2e
-e2e: tools ## the long end-to-end tests: every client, 1 GiB layers, KILLS (20) killed leaders
-	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader)' -long -kills=$(KILLS)
+e2e: tools build ## the long end-to-end tests: every client, 1 GiB layers, KILLS (20) killed leaders
+	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader)' \
+		-binary=$(BIN)/pontoon -long -kills=$(KILLS)
 
 .PHONY: bench
-bench: tools ## the figures, side by side with plain servers on this machine
-	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -figures
+bench: tools build ## the figures, side by side with plain servers on this machine
+	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -binary=$(BIN)/pontoon -figures

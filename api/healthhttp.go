@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/pprof"
 )
 
 // publicHealth serves "/", /livez, /readyz and /startupz on the registry listener: a status word only, since
@@ -68,6 +69,10 @@ func (s *Server) DebugHandler() http.Handler {
 		writeJSON(w, http.StatusOK, h.cfg.Node.DebugState())
 	})
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+	// Profiles, where distribution's operators look for them.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

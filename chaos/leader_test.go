@@ -99,7 +99,7 @@ func TestLeaderKilledUnderWritersLosesNoAcknowledgedWrite(t *testing.T) {
 		for _, failure := range r.failures {
 			t.Errorf("read by digest on %s, which lived: %s", r.node.name, failure)
 		}
-		if r.longest > 3*time.Second {
+		if r.longest > time.Second { // without a leader they are answered after 250 ms from local state
 			t.Errorf("a read by digest on %s, which lived, took %v", r.node.name, r.longest)
 		}
 	}

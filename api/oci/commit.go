@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -96,7 +97,7 @@ func (c *call) postBlob() error {
 	if err := a.receive(c.r.Context(), newBody(c)); err != nil {
 		a.abandon()
 		c.dropUpload(a.id)
-		if b, ok := isBroken(err); ok && b.err == errStalled {
+		if b, ok := isBroken(err); ok && errors.Is(b.err, errStalled) {
 			return stalled(err)
 		} else if ok {
 			return clientGone(err)

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -126,7 +127,7 @@ func checkChunk(b *body, chunk span, ranged bool) error {
 // store refuses, is left at its last save.
 func (c *call) breakOff(held context.Context, a *attempt, err error, keep bool) error {
 	b, bodyBroke := isBroken(err)
-	if context.Cause(held) != nil || (bodyBroke && b.err == errTakenOver) {
+	if context.Cause(held) != nil || (bodyBroke && errors.Is(b.err, errTakenOver)) {
 		a.abandon()
 		return takenOver()
 	}
@@ -143,7 +144,7 @@ func (c *call) breakOff(held context.Context, a *attempt, err error, keep bool) 
 	switch {
 	case !bodyBroke:
 		return err
-	case b.err == errStalled:
+	case errors.Is(b.err, errStalled):
 		return stalled(fmt.Errorf("upload %s: %w", a.id, errStalled))
 	}
 	return clientGone(err)

@@ -189,7 +189,7 @@ func TestAStreamThatTheStoreCutsIsNotWhole(t *testing.T) {
 	r := newRig(t, nil)
 	d := r.pushBlob("a", content("x", 1<<20))
 	r.store.Store = shortStore{r.store.Store}
-	res, err := r.client.Get(r.url + "/v2/a/blobs/" + d) //nolint:noctx // ends with the test's client
+	res, err := r.client.Get(r.url + "/v2/a/blobs/" + d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -210,7 +210,7 @@ func TestAHundredMegabytesReplicateInLargeBatches(t *testing.T) {
 	const entries, size = 70, 3 * mib / 2
 	var n int
 	for i := range entries {
-		leader, n = commit(t, bytes.Repeat([]byte{byte(i)}, size), others(voters, behind)...)
+		_, n = commit(t, bytes.Repeat([]byte{byte(i)}, size), others(voters, behind)...)
 	}
 	began := time.Now()
 	behind.start(t, nil, false) // a new Raft on the same host

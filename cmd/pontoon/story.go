@@ -95,14 +95,15 @@ func (d *demo) form(ctx context.Context) (*demoNode, error) {
 	return d.leader(ctx)
 }
 
-// leader asks each node whether it leads.
+// leader asks each node whether it leads a cluster that can lose one: before
+// the third votes, killing the leader would end the quorum.
 func (d *demo) leader(ctx context.Context) (*demoNode, error) {
 	tick := time.NewTicker(demoPoll)
 	defer tick.Stop()
 	for {
 		for _, n := range d.nodes {
 			s, err := n.status(ctx)
-			if err == nil && s.GetCluster().GetLeader() == s.GetNode().GetId() && len(s.GetMembers()) == demoSize {
+			if err == nil && s.GetCluster().GetLeader() == s.GetNode().GetId() && s.GetCluster().GetFailureTolerance() >= 1 {
 				return n, nil
 			}
 		}
