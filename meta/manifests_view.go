@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"bytes"
+
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -67,12 +69,23 @@ func (v *View) Referrers(repository string, subject Digest, artifactType string,
 	}
 	all := inRepository(nil, rangeReferrer, repository, subject)
 	prefix := all
+	if hasNUL(artifactType) {
+		return nil, false, v.err // no manifest has such a type, and it would end elsewhere in the key
+	}
 	if artifactType != "" {
 		prefix = addName(inRepository(nil, rangeReferrer, repository, subject), artifactType)
 	}
 	var low []byte
 	if after != (ReferrerCursor{}) {
+		// A cursor comes from a client: outside the type it begins before it, or ends.
 		low = referrerKey(nil, repository, subject, after.ArtifactType, after.Digest)
+		switch {
+		case bytes.HasPrefix(low, prefix):
+		case bytes.Compare(low, prefix) < 0:
+			low = nil
+		default:
+			return nil, false, v.err
+		}
 	}
 	cut := len(all) - len(prefix)
 	return list(&v.rows, prefix, low, n, func(rest, value []byte) (ReferrerItem, bool) {

@@ -73,12 +73,24 @@ func (t *txn) takeUpload(c *metav1.TakeUpload) (*metav1.Result, error) {
 	if c.GetAttempt() == u.GetAttempt() {
 		return nil, conflict(metav1.Noun_NOUN_UPLOAD, "upload %s: attempt %s writes it already", c.GetId(), clip(c.GetAttempt()))
 	}
-	// Whoever finished at the revision that was may have used next_part itself.
-	if err := u.reserve(u.GetNextPart()+1, c.GetReserve()); err != nil {
+	if err := u.reserve(takenBase(u.Upload), c.GetReserve()); err != nil {
 		return nil, err
 	}
 	u.Attempt = c.GetAttempt()
 	return t.stepped(c.GetId(), u.Upload), nil
+}
+
+// takenBase answers the first part number that nobody can have used. Whoever
+// finished at the revision that was used next_part itself for a tail. Without a multipart upload
+// that others know of there is nothing to share: so an upload may come in any number of chunks on a store that has no parts.
+func takenBase(u *metav1.Upload) int32 {
+	switch {
+	case u.GetMultipartId() == "":
+		return 1
+	case len(u.GetPieces()) > 0:
+		return u.GetNextPart() + 1
+	}
+	return u.GetNextPart()
 }
 
 // cancelUpload ends an upload and hands everything it stored to the sweep (R-A6).
