@@ -94,14 +94,15 @@ var cases = []struct {
 type Ledger struct {
 	Progress blobs.Progress
 	Revision int
-	next     int32
-	upload   string
-	attempts int
+	// base is the first number of the attempt that took or saved last.
+	base, next int32
+	upload     string
+	attempts   int
 }
 
 // NewLedger begins an upload with a random id.
 func NewLedger() *Ledger {
-	return &Ledger{upload: randomName(), next: 1}
+	return &Ledger{upload: randomName(), base: 1, next: 1}
 }
 
 // Name answers the name of a new attempt.
@@ -113,18 +114,31 @@ func (l *Ledger) Name() blobs.Name {
 // Take begins an attempt as api does: every earlier one loses the right to save.
 func (l *Ledger) Take(s blobs.Store, length int64) blobs.Attempt {
 	l.Revision++
-	a := blobs.Attempt{Name: l.Name(), From: l.Progress, PartBase: l.next, Length: length}
-	l.next += s.Reserve(l.Progress, length)
-	return a
+	// As the real ledger deals numbers: whoever finished before may have used the next one for a tail.
+	switch {
+	case l.Progress.MultipartID == "":
+		l.base = 1
+	case len(l.Progress.Pieces) > 0:
+		l.base = l.next + 1
+	default:
+		l.base = l.next
+	}
+	l.next = l.base + s.Reserve(l.Progress, length)
+	return blobs.Attempt{Name: l.Name(), From: l.Progress, PartBase: l.base, Length: length}
 }
 
 // Save accepts p; reserve is as in SaveUpload.
 func (l *Ledger) Save(p blobs.Progress, reserve int32) {
 	l.Revision++
-	l.Progress = p
-	if n := len(p.Parts); n > 0 {
-		l.next = max(p.Parts[n-1].Number+1+reserve, 1)
+	if p.MultipartID != l.Progress.MultipartID {
+		l.base = 1
 	}
+	l.Progress = p
+	l.next = l.base
+	if n := len(p.Parts); n > 0 {
+		l.next = max(l.base, p.Parts[n-1].Number+1)
+	}
+	l.next += reserve
 	l.Progress.Next = l.next
 }
 

@@ -41,7 +41,8 @@ type Config struct {
 	// StorageClass [storageclass], such as STANDARD_IA. Default: the server's. Danger: archive classes cannot be read.
 	StorageClass string
 	// EqualParts [equalparts] is for servers that want all parts but the last of one size and no gaps in
-	// their numbers. Default false. Price: parts of 16 MiB, at most 156 GiB a layer, and an upload whose writer died starts over.
+	// their numbers. Default false. Price: parts of 16 MiB, at most 156 GiB a layer, and an upload whose writer died,
+	// or that comes in several requests which do not end at multiples of 16 MiB, starts over.
 	EqualParts bool
 	// Checksums [checksums] is supported (checksums sent and verified wherever S3 has them) or required (only
 	// where S3 demands them; for servers that refuse the headers). Default supported.

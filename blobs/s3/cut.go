@@ -22,7 +22,8 @@ const (
 // first point that leaves it long enough.
 //
 // A part cut by Close has at least half the distance of the grid there (5 MiB at
-// the least), so that an upload in chunks of any size still reaches half of the largest layer.
+// the least), so that an upload in chunks of any size still reaches half of the largest layer. Every chunk
+// that leaves a tail uses up a part number too (its finisher's), so there are fewer than 10,000 such chunks.
 type cutter struct {
 	equal bool
 }

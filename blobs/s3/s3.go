@@ -52,8 +52,8 @@ type Store struct {
 	calls   chan struct{} // one in it for each call in flight
 }
 
-// Open makes a store and asks the server for the bucket, so that a wrong
-// endpoint, name, region or key is named now.
+// Open makes a store; it reads certificates and credentials but asks the server
+// nothing: Check does, so that a wrong endpoint, name, region or key is named at start.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -67,11 +67,16 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		config: c, prefix: c.prefix(), client: client, presign: s3.NewPresignClient(client), web: web,
 		cut: cutter{equal: c.EqualParts}, pool: newPool(int(c.Memory / slabSize)), calls: make(chan struct{}, c.MaxCalls),
 	}
-	if err := s.checkBucket(ctx); err != nil {
-		s.web.CloseIdleConnections()
-		return nil, fmt.Errorf("open bucket %s: %w", c.Bucket, err)
-	}
 	return s, nil
+}
+
+// Check asks the bucket whether it is there and lets us in, and says what to
+// mend. blobs.ErrUnavailable means that nobody answered: it may yet be well.
+func (s *Store) Check(ctx context.Context) error {
+	if err := s.checkBucket(ctx); err != nil {
+		return fmt.Errorf("open bucket %s: %w", s.config.Bucket, err)
+	}
+	return nil
 }
 
 func (s *Store) checkBucket(ctx context.Context) error {
@@ -176,6 +181,10 @@ func (s *Store) open(ctx context.Context, key string, offset, length int64) (io.
 		return newStream(out.Body, want, s.config.ReadTimeout, cancel), nil
 	}
 	cancel(nil)
+	if hasStatus(answer, http.StatusNotFound) && !hasCode(answer, "NoSuchKey") {
+		// S3 says NoSuchKey. A 404 without its words is another's, such as a proxy's: no blob may count as lost by it (B7).
+		return nil, fmt.Errorf("%w: a 404 that is not S3's: %w", blobs.ErrUnavailable, answer)
+	}
 	if hasCode(answer, "InvalidRange") || hasStatus(answer, http.StatusRequestedRangeNotSatisfiable) {
 		return s.openNothing(ctx, key, offset, max(length, 0))
 	}

@@ -254,6 +254,7 @@ func TestErrorsOfTheServerAreNamed(t *testing.T) {
 		{502, "", blobs.ErrUnavailable},
 		{404, "NoSuchKey", blobs.ErrNotFound},
 		{404, "NoSuchBucket", blobs.ErrUnavailable},
+		{404, "", blobs.ErrUnavailable},
 		{501, "NotImplemented", blobs.ErrUnsupported},
 		{507, "", blobs.ErrNoRoom},
 		{403, "AccessDenied", nil},
@@ -277,7 +278,33 @@ func TestErrorsOfTheServerAreNamed(t *testing.T) {
 	}
 }
 
-func TestOpenSaysWhatIsWrong(t *testing.T) {
+// A blob counts as lost when its key is missing (B7): a proxy that knows nothing of the bucket must not lose them all.
+func TestA404OfAProxyIsNoMissingKey(t *testing.T) {
+	s, b := openBetween(t, Config{MaxAttempts: 1})
+	for _, body := range []string{"", "404 page not found\n", "<html><body>nothing here</body></html>"} {
+		b.set(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, body)
+			return true
+		})
+		_, err := s.Open(t.Context(), blobstest.NewLedger().Name().Key(0), 0, 10)
+		if !errors.Is(err, blobs.ErrUnavailable) || errors.Is(err, blobs.ErrNotFound) {
+			t.Errorf("%q: %v, want ErrUnavailable", body, err)
+		}
+	}
+}
+
+// openAndCheck is what a node does at start.
+func openAndCheck(t *testing.T, c Config) error {
+	t.Helper()
+	s, err := Open(t.Context(), c)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Check(t.Context()), s.Close())
+}
+
+func TestOpenOrCheckSaysWhatIsWrong(t *testing.T) {
 	server := blobstest.StartS3(t)
 	for want, change := range map[string]func(*Config){
 		"no such bucket": func(c *Config) { c.Bucket = "another" },
@@ -286,13 +313,18 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	} {
 		c := against(server, Config{})
 		change(&c)
-		s, err := Open(t.Context(), c)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Open = %v, want %q in it", err, want)
+		if err := openAndCheck(t, c); err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, blobs.ErrUnavailable) {
+			t.Errorf("Open and Check = %v, want %q in it, for good", err, want)
 		}
-		if err == nil {
-			_ = s.Close()
-		}
+	}
+}
+
+func TestCheckTellsAServerThatDoesNotAnswerFromOneThatRefuses(t *testing.T) {
+	server := blobstest.StartS3(t)
+	c := against(server, Config{MaxAttempts: 1})
+	c.RegionEndpoint = "http://127.0.0.1:1" // nobody listens there
+	if err := openAndCheck(t, c); !errors.Is(err, blobs.ErrUnavailable) {
+		t.Errorf("Check of a server that is not there = %v, want ErrUnavailable", err)
 	}
 }
 

@@ -322,7 +322,10 @@ func (w *writer) Close(ctx context.Context) (blobs.Progress, error) {
 		return w.a.From, nil
 	}
 	p := w.progress(w.parts)
-	p.Next = max(w.a.From.Next, w.numbers.Next())
+	p.Next = w.numbers.Next()
+	if w.id == w.a.From.MultipartID { // one of its own has only its own numbers
+		p.Next = max(p.Next, w.a.From.Next)
+	}
 	if tail != nil {
 		p.Pieces = []blobs.Piece{*tail}
 		p.Size += tail.Size
