@@ -110,6 +110,8 @@ type Config struct {
 
 	// dial opens connections to peers; tests put faults there.
 	dial func(ctx context.Context, addr string) (net.Conn, error)
+	// commitTimeout is Raft's CommitTimeout, 5 ms; tests lengthen it.
+	commitTimeout time.Duration
 }
 
 // Validate answers what is wrong, naming field and bound, after filling the defaults.
@@ -127,6 +129,9 @@ func (c *Config) fill() {
 	}
 	if c.Hold == 0 {
 		c.Hold = 3 * time.Second
+	}
+	if c.commitTimeout == 0 {
+		c.commitTimeout = 5 * time.Millisecond
 	}
 	if c.TimeScale == 0 {
 		c.TimeScale = 1
@@ -148,6 +153,12 @@ func (c *Config) validateBounds() error {
 		return errors.New("cluster: DataDir is required")
 	case c.Settings == nil:
 		return errors.New("cluster: Settings are required")
+	case c.Settings.GetGrace() < 1 || c.Settings.GetUploadLifetime() < 1:
+		// The state refuses such a term, and a leader without one would try for ever.
+		return fmt.Errorf("cluster: Settings have a grace of %d ns and an upload lifetime of %d ns, both must be at least 1",
+			c.Settings.GetGrace(), c.Settings.GetUploadLifetime())
+	case min(c.Settings.GetDeleteDelay(), c.Settings.GetEventCount(), c.Settings.GetEventAge()) < 0:
+		return errors.New("cluster: Settings: delete delay, event count and event age must not be negative")
 	case c.Expect < 0 || c.Expect > maxExpect:
 		return fmt.Errorf("cluster: Expect is %d, must be 1 to %d", c.Expect, maxExpect)
 	case c.Expect == 1 && len(c.Join) > 0:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,10 @@ type directory struct {
 	path string
 	lock *os.File
 
-	// mu guards identity and peers.
+	// saving orders saves. It is held while the disk works, mu never is: every
+	// call between nodes asks who.
+	saving sync.Mutex
+	// mu guards identity and peers, which are replaced as a whole by who holds saving too.
 	mu       sync.Mutex
 	identity identity
 	peers    map[string]address
@@ -114,6 +118,11 @@ func (d *directory) load() error {
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
 	}
+	if _, serr := os.Stat(filepath.Join(d.path, "raft", "log.db")); d.identity.ClusterID != "" && errors.Is(serr, fs.ErrNotExist) {
+		// Amnesia: it may have voted, and acknowledged entries.
+		return fmt.Errorf("data directory %s belongs to node %s of cluster %s but its log was lost; empty the directory and let the node join as a new one",
+			d.path, d.identity.NodeID, d.identity.ClusterID)
+	}
 	if d.identity.Format != 1 || d.identity.NodeID == "" {
 		return fmt.Errorf("read identity: node.json has format %d and node id %q; this release knows format 1", d.identity.Format, d.identity.NodeID)
 	}
@@ -133,15 +142,18 @@ func (d *directory) who() identity {
 // change edits the identity under the lock and makes it durable; change
 // answers false to leave everything as it is.
 func (d *directory) change(edit func(*identity) bool) (identity, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	next := d.identity
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	old := d.who()
+	next := old
 	if !edit(&next) {
-		return d.identity, nil
+		return old, nil
 	}
 	if err := writeJSON(filepath.Join(d.path, "node.json"), next); err != nil {
-		return d.identity, fmt.Errorf("save identity: %w", err)
+		return old, fmt.Errorf("save identity: %w", err)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.identity = next
 	return next, nil
 }
@@ -169,18 +181,24 @@ func (d *directory) gossipAddresses() []string {
 
 // remember saves addresses that changed.
 func (d *directory) remember(seen map[string]address) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	changed := false
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	changed, next := false, maps.Clone(d.peers)
 	for id, a := range seen {
-		if a.Node != "" && d.peers[id] != a {
-			d.peers[id], changed = a, true
+		if a.Node != "" && next[id] != a {
+			next[id], changed = a, true
 		}
 	}
 	if !changed {
 		return nil
 	}
-	return writeJSON(filepath.Join(d.path, "peers.json"), d.peers)
+	if err := writeJSON(filepath.Join(d.path, "peers.json"), next); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.peers = next
+	return nil
 }
 
 // Close gives the directory to the next process.
@@ -214,7 +232,12 @@ func writeJSON(path string, value any) error {
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(path))
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes the names in a folder durable.
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ const (
 	askTimeout = 2 * time.Second
 )
 
+// startOver is what an operator can do about a node that pledged and is gone: a pledge is for good (R-D2).
+const startOver = "; if that node will never be back, stop all that pledged to it, empty their data directories (nothing is in them yet) and start again"
+
 // errRefused wraps what ends the node: waiting would not help, an operator must act.
 var errRefused = errors.New("refused")
 
@@ -95,14 +98,14 @@ func (n *Node) lookAround(ctx context.Context) (map[string]*clusterv1.DescribeRe
 	defer cancel()
 	var mu sync.Mutex
 	var asking sync.WaitGroup
-	sights, silent := map[string]*clusterv1.DescribeResponse{}, []string(nil)
+	sights, silent := map[string]*clusterv1.DescribeResponse{}, map[string]string{}
 	for _, p := range n.gossip.Peers() {
 		asking.Go(func() {
 			d, err := n.describe(ctx, p.ID)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				silent = append(silent, p.ID)
+				silent[p.ID] = p.ClusterID
 				n.log.Debug("a node in sight does not answer", "peer", p.ID, "address", p.NodeAddr, "error", err)
 				return
 			}
@@ -110,9 +113,14 @@ func (n *Node) lookAround(ctx context.Context) (map[string]*clusterv1.DescribeRe
 		})
 	}
 	asking.Wait()
+	// A silent node may be of a cluster: forming another one beside it, or choosing
+	// one, must wait. One that gossips of the cluster that is in sight anyway tells nothing new.
+	for _, s := range sights {
+		maps.DeleteFunc(silent, func(_, cluster string) bool { return cluster != "" && cluster == s.GetClusterId() })
+	}
 	if len(silent) > 0 {
-		// It may be of a cluster: forming another one beside it must wait.
-		return nil, fmt.Errorf("waiting for %s to answer: gossip sees it, but its node address does not answer", strings.Join(silent, ", "))
+		return nil, fmt.Errorf("waiting for %s to answer: gossip sees it, but its node address does not answer",
+			strings.Join(slices.Sorted(maps.Keys(silent)), ", "))
 	}
 	return sights, nil
 }
@@ -224,6 +232,9 @@ func (n *Node) negotiate(ctx context.Context, expect int, sights map[string]*clu
 		return err
 	case who.Pledge == nil:
 		return fmt.Errorf("waiting for %d nodes to form a cluster, %d in sight", expect, len(sights)+1)
+	case who.Pledge.Founder != n.id && sights[who.Pledge.Founder] == nil:
+		return fmt.Errorf("waiting for node %s, which is out of sight, to found the cluster of %s%s",
+			who.Pledge.Founder, strings.Join(who.Pledge.Members, ", "), startOver)
 	case who.Pledge.Founder != n.id:
 		return fmt.Errorf("waiting for node %s to found the cluster of %s", who.Pledge.Founder, strings.Join(who.Pledge.Members, ", "))
 	case len(who.Pledge.Members) != expect:
@@ -259,7 +270,7 @@ func (n *Node) gatherPledges(ctx context.Context, p *pledge) error {
 		answer, err := peer.Pledge(ask, &clusterv1.PledgeRequest{Pledge: p.proto()})
 		cancel()
 		if err != nil {
-			return fmt.Errorf("waiting for the pledge of node %s: %w", id, fromStatus(err))
+			return fmt.Errorf("waiting for the pledge of node %s: %w%s", id, fromStatus(err), startOver)
 		}
 		if !answer.GetAgreed() {
 			return fmt.Errorf("waiting for node %s to pledge to %s; it is pledged to %q", id, strings.Join(p.Members, ", "), answer.GetPledge().GetMembers())

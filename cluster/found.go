@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
+
+// markTimeout ends one attempt to read and claim the owner mark.
+const markTimeout = 30 * time.Second
 
 // found claims the bucket and bootstraps Raft with this node as the only voter. Every step may be repeated.
 func (n *Node) found(ctx context.Context, f founding) error {
@@ -36,6 +40,8 @@ func (n *Node) claim(ctx context.Context, f founding) error {
 	if n.cfg.Mark == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
 	owner, epoch, err := n.cfg.Mark.Owner(ctx)
 	if err == nil && owner == "" {
 		claimErr := n.cfg.Mark.Claim(ctx, f.ClusterID, f.Epoch)

@@ -46,6 +46,8 @@ var errDeposed = errors.New("this node no longer leads")
 // opened is a term whose opening command is applied. Immutable.
 type opened struct {
 	term uint64
+	// index is that of the opening command: what this node has above it while it leads is of this term.
+	index uint64
 	// base is the state's clock at since; from there the leader's monotonic time counts (M1).
 	base  int64
 	since time.Time
@@ -155,7 +157,7 @@ func (n *Node) openTerm(term uint64) (*opened, error) {
 	if clock, _, err = n.clock(); err != nil {
 		return nil, err
 	}
-	return &opened{term: term, base: clock, since: since}, nil
+	return &opened{term: term, index: results[len(results)-1].GetIndex(), base: clock, since: since}, nil
 }
 
 // clock is the state's, and whether the state knows no cluster yet.
@@ -178,6 +180,18 @@ func (n *Node) stamp() (clusterTime, wallTime int64, err error) {
 	return o.base + int64(time.Since(o.since)), time.Now().UnixNano(), nil
 }
 
+// termOf answers the term of an applied entry if it is one of the term that
+// this node leads now, else 0. Asked before the entry was there it might name a
+// term that the node has led, lost and won a later one after; a follower that
+// still holds an entry of that term there would take it for committed (learn).
+func (n *Node) termOf(index uint64) uint64 {
+	o := n.opened.Load()
+	if term, leads := n.leads(); o == nil || !leads || term != o.term || index < o.index {
+		return 0
+	}
+	return o.term
+}
+
 // readIndex answers as the leader: term, leadership and the opened term first,
 // then R and the voters, then the term again (R-B10).
 func (n *Node) readIndex() (readIndex, error) {
@@ -186,7 +200,8 @@ func (n *Node) readIndex() (readIndex, error) {
 	if !leads || o == nil || o.term != before {
 		return readIndex{}, unavailable("node %s does not lead, or has just begun to", n.id)
 	}
-	at := readIndex{term: before, index: n.applied(), voters: voters(n.raft().GetConfiguration().Configuration())}
+	index, indexTerm := n.state.Applied()
+	at := readIndex{term: before, index: index, indexTerm: indexTerm, voters: voters(n.raft().GetConfiguration().Configuration())}
 	if after, leads := n.leads(); !leads || after != before {
 		return readIndex{}, unavailable("node %s was deposed while it answered", n.id)
 	}

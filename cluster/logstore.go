@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -59,6 +60,10 @@ func openLog(dir string, fail func(error)) (*logStore, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+	}
+	// A synced file whose name is lost in a power cut is lost (C1).
+	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log in %s: %w", dir, err), bolt.Close())
 	}
 	return newLogStore(bolt, fail), nil
 }

@@ -226,8 +226,8 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout = n.cfg.scaled(heartbeat)
 	c.ElectionTimeout = n.cfg.scaled(heartbeat)
 	c.LeaderLeaseTimeout = n.cfg.scaled(heartbeat / 2)
-	// Followers hear of a commit only with the next append (consensus.md 4.4).
-	c.CommitTimeout = 5 * time.Millisecond
+	// Followers hear of a commit with the next append, no later than this (consensus.md 4.4), or from learn.
+	c.CommitTimeout = n.cfg.commitTimeout
 	c.MaxAppendEntries = 64
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
@@ -262,11 +262,11 @@ func (n *Node) startRaft() error {
 func (n *Node) assemble() {
 	apply := func(entry []byte, timeout time.Duration) raft.ApplyFuture { return n.raft().Apply(entry, timeout) }
 	n.commit = newCommitter(apply, n.stamp, n.cfg.Metrics)
-	n.forward = &forwarder{queue: newQueue(), leaders: n.leaders, self: n.id, peer: n.peer}
+	n.forward = &forwarder{queue: newQueue(), leaders: n.leaders, self: n.id, peer: n.peer, learn: n.learn}
 	n.proposer = &proposer{self: n.id, origin: newOrigin(n.id, n.boot), leaders: n.leaders, local: n.commit, forward: n.forward,
-		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics}
+		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics, registering: make(chan struct{}, 1)}
 	n.reader = &reader{self: n.id, leaders: n.leaders, local: n.readIndex, term: func() uint64 { return n.raft().CurrentTerm() },
-		peer: n.peer, metrics: n.cfg.Metrics, wake: make(chan struct{}, 1), forming: newReadBatch()}
+		peer: n.peer, metrics: n.cfg.Metrics, learn: n.learn, wake: make(chan struct{}, 1), forming: newReadBatch()}
 }
 
 func (n *Node) raft() *raft.Raft { return n.handle.Load() }
@@ -288,6 +288,10 @@ func (n *Node) Propose(ctx context.Context, c *metav1.Command) (*metav1.Result, 
 
 // ID is the node's id: random, made with the data directory.
 func (n *Node) ID() string { return n.id }
+
+// ClusterID is the id of the cluster that this node belongs to, from its
+// directory; empty before it has founded or joined one.
+func (n *Node) ClusterID() string { return n.dir.who().ClusterID }
 
 // Trust is what the node shows and accepts; nil without Secrets.
 func (n *Node) Trust() *Trust { return n.trust }

@@ -21,11 +21,13 @@ const maxOutstanding = 8192
 // first copy took effect. So a client that goes away ends its command's
 // sequence, but only when Propose has stopped retrying. Safe for concurrent use.
 type origin struct {
-	node, boot string
-	slots      chan struct{}
+	node  string
+	slots chan struct{}
 
 	// mu guards what follows.
-	mu          sync.Mutex
+	mu sync.Mutex
+	// boot is this start of the process, or what renew put in its place.
+	boot        string
 	next        uint64
 	lowest      uint64
 	outstanding map[uint64]bool
@@ -33,7 +35,7 @@ type origin struct {
 }
 
 func newOrigin(node, boot string) *origin {
-	return &origin{node: node, boot: boot, slots: make(chan struct{}, maxOutstanding), next: 1, lowest: 1, outstanding: map[uint64]bool{}}
+	return &origin{node: node, slots: make(chan struct{}, maxOutstanding), boot: boot, next: 1, lowest: 1, outstanding: map[uint64]bool{}}
 }
 
 // begin takes the next sequence; it waits while too many are outstanding.
@@ -69,14 +71,28 @@ func (o *origin) known() bool {
 	return o.registered
 }
 
-func (o *origin) setKnown(is bool) {
+// setKnown notes that the cluster knows the boot.
+func (o *origin) setKnown(boot string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.registered = is
+	o.registered = o.registered || o.boot == boot
+}
+
+// renew gives up a boot that the cluster has forgotten or closed; sequences go
+// on. Were the same boot registered again, a copy of a command that took effect
+// before would find neither its result nor a refusal, and take effect twice.
+func (o *origin) renew(boot string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.boot == boot {
+		o.boot, o.registered = randomID(), false
+	}
 }
 
 // register is the command that makes the origin known and closes older boots' ones.
 func (o *origin) register() *metav1.Command {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return &metav1.Command{
 		Envelope: &metav1.Envelope{Actor: &metav1.Actor{Name: "system:node", Method: "system"}, NodeId: o.node},
 		Kind:     &metav1.Command_RegisterOrigin{RegisterOrigin: &metav1.RegisterOrigin{NodeId: o.node, BootId: o.boot}},

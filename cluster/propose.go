@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -36,8 +35,8 @@ type proposer struct {
 	hold    time.Duration
 	metrics Metrics
 
-	// registering lets one goroutine register the origin while the others wait.
-	registering sync.Mutex
+	// registering has room for the one goroutine that registers the origin while the others wait.
+	registering chan struct{}
 }
 
 // propose is Node.Propose.
@@ -71,7 +70,7 @@ func (p *proposer) once(ctx context.Context, c *metav1.Command) (*metav1.Result,
 		if attempt == registerAttempts {
 			return result, nil
 		}
-		p.origin.setKnown(false)
+		p.origin.renew(c.GetEnvelope().GetOrigin().GetBootId())
 	}
 }
 
@@ -171,29 +170,42 @@ func (p *proposer) send(ctx context.Context, command []byte) outcome {
 	}
 }
 
-// register makes the origin known, once per boot and whenever the cluster has forgotten it.
+// register makes the origin known, once per boot and whenever the cluster has
+// forgotten it. It takes no longer than hold, waiting for others included.
 func (p *proposer) register(ctx context.Context) error {
 	if p.origin.known() {
 		return nil
 	}
-	p.registering.Lock()
-	defer p.registering.Unlock()
-	if p.origin.known() {
-		return nil
+	ctx, cancel := context.WithTimeout(ctx, p.hold)
+	defer cancel()
+	select {
+	case p.registering <- struct{}{}:
+		defer func() { <-p.registering }()
+	case <-ctx.Done():
+		return unavailable("register this node's origin: another command tries to: %v", context.Cause(ctx))
 	}
-	// The command is its own retry: registering twice is registering once.
-	result, _, err := p.encoded(ctx, p.origin.register())
-	if err == nil {
-		err = meta.FromRefusal(result.GetRefusal())
+	for attempt := 1; !p.origin.known(); attempt++ {
+		// The command is its own retry: registering twice is registering once.
+		c := p.origin.register()
+		boot := c.GetRegisterOrigin().GetBootId()
+		result, _, err := p.encoded(ctx, c)
+		if err == nil && originUnknown(result) && attempt < registerAttempts {
+			// Closed: a copy of an older boot's registration came after ours.
+			p.origin.renew(boot)
+			continue
+		}
+		if err == nil {
+			err = meta.FromRefusal(result.GetRefusal())
+		}
+		if meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN {
+			// Whether the origin is registered matters to nobody: the caller's own command was not sent.
+			return unavailable("register this node's origin: %v", err)
+		}
+		if err != nil {
+			return fmt.Errorf("register this node's origin: %w", err)
+		}
+		p.origin.setKnown(boot)
 	}
-	if meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN {
-		// Whether the origin is registered matters to nobody: the caller's own command was not sent.
-		return unavailable("register this node's origin: %v", err)
-	}
-	if err != nil {
-		return fmt.Errorf("register this node's origin: %w", err)
-	}
-	p.origin.setKnown(true)
 	return nil
 }
 

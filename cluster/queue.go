@@ -74,6 +74,13 @@ func (q *queue) put(c *call) error {
 	return nil
 }
 
+// size answers the bytes that wait.
+func (q *queue) size() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int64(q.bytes)
+}
+
 func (q *queue) token() {
 	select {
 	case q.wake <- struct{}{}:

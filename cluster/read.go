@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pontoon-registry/pontoon/cluster/transport"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 )
 
@@ -24,6 +25,8 @@ type readIndex struct {
 	term   uint64
 	index  uint64
 	voters []string
+	// indexTerm is the term of the entry at index.
+	indexTerm uint64
 }
 
 // reader answers how far the state must have come for a read to be
@@ -48,6 +51,8 @@ type reader struct {
 	// peer answers the service of a node.
 	peer    func(id string) (clusterv1.NodeServiceClient, error)
 	metrics Metrics
+	// learn tells this node's Raft of a commit (Node.learn).
+	learn func(context.Context, transport.Commit)
 
 	wake chan struct{}
 	// good is the voter that answered last: asked first.
@@ -185,7 +190,9 @@ func (r *reader) ask(ctx context.Context, leader string) (readIndex, error) {
 	if err != nil {
 		return readIndex{}, fmt.Errorf("ask leader %s for a read index: %w", leader, fromStatus(err))
 	}
-	return readIndex{term: a.GetTerm(), index: a.GetIndex(), voters: a.GetVoters()}, nil
+	at := readIndex{term: a.GetTerm(), index: a.GetIndex(), voters: a.GetVoters(), indexTerm: a.GetIndexTerm()}
+	r.learn(ctx, transport.Commit{Leader: leader, Term: at.term, Index: at.index, EntryTerm: at.indexTerm})
+	return at, nil
 }
 
 // sample asks voters for their terms until enough have answered one that does

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/pontoon-registry/pontoon/cluster/transport"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 )
 
@@ -49,7 +50,8 @@ func fakeReader(self string, term uint64, leader string, peers map[string]*fakeP
 			a := peers[self].index
 			return readIndex{term: a.GetTerm(), index: a.GetIndex(), voters: a.GetVoters()}, nil
 		},
-		peer: func(id string) (clusterv1.NodeServiceClient, error) { return peers[id], nil }}
+		peer:  func(id string) (clusterv1.NodeServiceClient, error) { return peers[id], nil },
+		learn: func(context.Context, transport.Commit) {}}
 }
 
 // TestTheTermQuorumIsOfTheLeadersVoters is the table of R-B10.

@@ -198,19 +198,32 @@ func (n *Node) keepFresh(ctx context.Context) error {
 // StepDown hands leadership to another voter, if this node leads and there is
 // one; call it before the end of Run, so that writes pause for milliseconds only.
 func (n *Node) StepDown(ctx context.Context) error {
-	if _, leads := n.leads(); !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
-		return nil
-	}
-	if err := n.raft().LeadershipTransfer().Error(); err != nil {
-		return fmt.Errorf("hand over leadership: %w", err)
-	}
 	for {
-		id, tenure := n.leaders.now()
-		if id != n.id && id != "" {
+		term, leads := n.leads()
+		if !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
 			return nil
 		}
-		if !pause(ctx, tenure, 0) {
+		// Raft forgets the request when it is shut down, and leaves it while its disk hangs.
+		done := make(chan error, 1)
+		go func() { done <- n.raft().LeadershipTransfer().Error() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("hand over leadership: %w", err)
+			}
+		case <-ctx.Done():
 			return fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
+		}
+		for again := false; !again; {
+			id, tenure := n.leaders.now()
+			if id != n.id && id != "" {
+				return nil
+			}
+			if !pause(ctx, tenure, 0) {
+				return fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
+			}
+			now, leads := n.leads()
+			again = leads && now != term // the other one failed, and this node was elected once more
 		}
 	}
 }

@@ -36,15 +36,18 @@ func (s *service) Propose(ctx context.Context, r *clusterv1.ProposeRequest) (*cl
 		}
 	}
 	response := &clusterv1.ProposeResponse{Outcomes: make([]*clusterv1.Outcome, len(calls))}
+	var last uint64
 	for i, c := range calls {
 		select {
 		case o := <-c.done:
 			response.Outcomes[i] = o.proto()
+			last = max(last, o.result.GetIndex())
 		case <-ctx.Done():
 			// The caller is gone or out of time: for it, every outcome of this call is unknown.
 			return nil, toStatus(ctx.Err())
 		}
 	}
+	response.Term = s.node.termOf(last)
 	return response, nil
 }
 
@@ -54,7 +57,7 @@ func (s *service) ReadIndex(context.Context, *clusterv1.ReadIndexRequest) (*clus
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &clusterv1.ReadIndexResponse{Term: at.term, Index: at.index, Voters: at.voters}, nil
+	return &clusterv1.ReadIndexResponse{Term: at.term, Index: at.index, Voters: at.voters, IndexTerm: at.indexTerm}, nil
 }
 
 // Term samples the current term: persisted before any vote in it is granted.

@@ -28,8 +28,10 @@ type Status struct {
 	// LeaderID is empty while no leader is known.
 	LeaderID string
 	Term     uint64
-	// Applied is the index of this node's state, LastLog the end of its log.
-	Applied, LastLog uint64
+	// Applied is the index of this node's state, Committed what it knows to be committed, LastLog the end of its log.
+	Applied, Committed, LastLog uint64
+	// QueueBytes are the commands that wait on this node for the log or for the leader.
+	QueueBytes int64
 	// Fresh is how long ago the state was last proven to be fresh; negative: never since the start.
 	Fresh time.Duration
 	// FailureTolerance is how many more voters may fail before writes stop; -1: they have stopped.
@@ -54,7 +56,8 @@ func (n *Node) Status(ctx context.Context) Status {
 	who, r := n.dir.who(), n.raft()
 	leader, _ := n.leaders.now()
 	s := Status{NodeID: n.id, ClusterID: who.ClusterID, Incarnation: who.Incarnation, LeaderID: leader,
-		Term: r.CurrentTerm(), Applied: n.applied(), LastLog: r.LastIndex(), Fresh: -1}
+		Term: r.CurrentTerm(), Applied: n.applied(), Committed: r.CommitIndex(), LastLog: r.LastIndex(),
+		QueueBytes: n.commit.queue.size() + n.forward.queue.size(), Fresh: -1}
 	if system, err := n.System(); err == nil { // a state without one is at its beginning
 		s.Epoch, s.Version = system.GetEpoch(), system.GetVersion()
 	}

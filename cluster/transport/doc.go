@@ -9,7 +9,6 @@
 //	(*Host).Run(ctx) error                serves, blocks, waits for all it started
 //	(*Host).Conn(nodeID, lane)            a shared connection to a peer: Control, Log or Bulk
 //	(*Host).Dial(addr)                    a connection to an address (join, discovery); the caller closes it
-//	(*Host).ResetConnectBackoff(nodeID)   redial now: gossip says that the node is alive
 //	(*Host).Forget(nodeID)                close what is open to a removed node
 //	(*Host).Addr()                        where it listens
 //	(*Host).Raft()                        the Raft endpoint, as long-lived as the host

@@ -194,7 +194,6 @@ func TestAPeerIsFollowedToItsNewAddress(t *testing.T) {
 	must(t, a.ask(soon(t), "node-b", ""))
 	old.stop()
 	startNode(t, b, "node-b")
-	a.ResetConnectBackoff("node-b")
 	until(t, 2*time.Second, func() error { return a.ask(soon(t), "node-b", "node-a") })
 }
 

@@ -91,22 +91,15 @@ func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 	return cc, nil
 }
 
-// ResetConnectBackoff redials a peer without waiting for the next attempt.
-func (h *Host) ResetConnectBackoff(nodeID string) {
-	for _, ln := range h.peers.of(nodeID, false) {
-		ln.cc.ResetConnectBackoff()
-	}
-}
-
 // Forget closes the connections to a node, such as one that was removed.
 func (h *Host) Forget(nodeID string) {
-	for _, ln := range h.peers.of(nodeID, true) {
+	for _, ln := range h.peers.take(nodeID) {
 		_ = ln.cc.Close() // fails only when closed already
 	}
 }
 
-// of lists the connections to a node, and takes them out if told so.
-func (p *peers) of(nodeID string, remove bool) []*lane {
+// take takes the connections to a node out.
+func (p *peers) take(nodeID string) []*lane {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var found []*lane
@@ -114,9 +107,7 @@ func (p *peers) of(nodeID string, remove bool) []*lane {
 		key := peerLane{nodeID, l}
 		if ln := p.conns[key]; ln != nil {
 			found = append(found, ln)
-			if remove {
-				delete(p.conns, key)
-			}
+			delete(p.conns, key)
 		}
 	}
 	return found

@@ -69,8 +69,10 @@ func (x *ProposeRequest) GetCommands() [][]byte {
 
 // ProposeResponse has one outcome for each command, in order.
 type ProposeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcomes      []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// The leader's term, in which it appended the entries of those outcomes that have a result.
+	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -110,6 +112,13 @@ func (x *ProposeResponse) GetOutcomes() []*Outcome {
 		return x.Outcomes
 	}
 	return nil
+}
+
+func (x *ProposeResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 // Outcome is what became of one command.
@@ -211,7 +220,9 @@ type ReadIndexResponse struct {
 	// The index R that the leader's own state has reached.
 	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// The voters of the leader's latest configuration: a majority of these must be asked (R-B10).
-	Voters        []string `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`
+	Voters []string `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`
+	// The term of the entry at index: the asker's Raft may learn that it is committed.
+	IndexTerm     uint64 `protobuf:"varint,4,opt,name=index_term,json=indexTerm,proto3" json:"index_term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +276,13 @@ func (x *ReadIndexResponse) GetVoters() []string {
 		return x.Voters
 	}
 	return nil
+}
+
+func (x *ReadIndexResponse) GetIndexTerm() uint64 {
+	if x != nil {
+		return x.IndexTerm
+	}
+	return 0
 }
 
 type TermRequest struct {
@@ -800,17 +818,20 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpontoon/cluster/v1/node.proto\x12\x12pontoon.cluster.v1\x1a\x1dpontoon/meta/v1/command.proto\x1a\x1dpontoon/meta/v1/refusal.proto\x1a\x1bpontoon/meta/v1/state.proto\",\n" +
 	"\x0eProposeRequest\x12\x1a\n" +
-	"\bcommands\x18\x01 \x03(\fR\bcommands\"J\n" +
+	"\bcommands\x18\x01 \x03(\fR\bcommands\"^\n" +
 	"\x0fProposeResponse\x127\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x1b.pontoon.cluster.v1.OutcomeR\boutcomes\"n\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1b.pontoon.cluster.v1.OutcomeR\boutcomes\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"n\n" +
 	"\aOutcome\x12/\n" +
 	"\x06result\x18\x01 \x01(\v2\x17.pontoon.meta.v1.ResultR\x06result\x122\n" +
 	"\arefusal\x18\x02 \x01(\v2\x18.pontoon.meta.v1.RefusalR\arefusal\"\x12\n" +
-	"\x10ReadIndexRequest\"U\n" +
+	"\x10ReadIndexRequest\"t\n" +
 	"\x11ReadIndexResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06voters\x18\x03 \x03(\tR\x06voters\"\r\n" +
+	"\x06voters\x18\x03 \x03(\tR\x06voters\x12\x1d\n" +
+	"\n" +
+	"index_term\x18\x04 \x01(\x04R\tindexTerm\"\r\n" +
 	"\vTermRequest\"W\n" +
 	"\fTermResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
