@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs"
+	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -125,7 +126,7 @@ func (a *attempt) receive(ctx context.Context, in io.Reader) error {
 		case err != nil:
 			return &broken{err}
 		}
-		if time.Since(a.savedAt) >= a.SaveInterval {
+		if a.out != nil && time.Since(a.savedAt) >= a.SaveInterval {
 			if err := a.save(ctx); err != nil {
 				return err
 			}
@@ -166,7 +167,7 @@ func (a *attempt) write(ctx context.Context, p []byte) error {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return fmt.Errorf("write upload %s: %w", a.id, err)
+			return a.lost(fmt.Errorf("write upload %s: %w", a.id, err))
 		}
 		if a.sum != nil {
 			_, _ = a.sum.Write(p[:n]) // a hash never fails
@@ -209,13 +210,42 @@ func (a *attempt) closeOut(ctx context.Context) (blobs.Progress, error) {
 	a.Timing(a.r.Context(), "store", time.Since(began))
 	if err != nil {
 		a.abandon()
-		return p, fmt.Errorf("close upload %s: %w", a.id, err)
+		return p, a.lost(fmt.Errorf("close upload %s: %w", a.id, err))
 	}
 	a.out = nil
 	if p.Size != a.offset {
 		return p, fmt.Errorf("close upload %s: the store has %d bytes of %d", a.id, p.Size, a.offset)
 	}
 	return p, nil
+}
+
+// lost says so if what is missing or wrong in the store is what the ledger has of the
+// upload, such as a multipart upload that a PUT ended whose commit did not arrive: no repetition mends that.
+func (a *attempt) lost(err error) error {
+	if a.saved.Size == 0 {
+		return err
+	}
+	return lostUpload(a.id, err)
+}
+
+// share saves p before it is finished, if other attempts may finish the same multipart
+// upload. A Finish whose answer was lost is known by its length alone (R-A5): so only what the ledger
+// accepted may be finished, of which there is one of each length. Without this, two requests that
+// end one upload with other bytes of one length would commit the digest of the one with the bytes of the other.
+func (a *attempt) share(ctx context.Context, p blobs.Progress) error {
+	if a.saved.MultipartID == "" || p.Size == a.saved.Size {
+		return nil
+	}
+	return a.record(ctx, p, 0)
+}
+
+// holds says whether what is saved is d already.
+func (a *attempt) holds(d meta.Digest) bool {
+	if a.sum == nil || a.offset == 0 {
+		return false
+	}
+	computed, err := a.sum.digest()
+	return err == nil && computed == d
 }
 
 // finish closes the writer and saves all of it.

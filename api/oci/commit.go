@@ -47,11 +47,15 @@ func (c *call) putUpload() error {
 	}
 	a := c.newAttempt(u, c.r.ContentLength)
 	a.hashFor(d)
-	// A whole blob without Content-Range is sent again from 0 when it breaks (package doc).
-	keep := ranged || a.offset > 0
-	a.saves = keep || c.r.ContentLength < 0 // of unknown length the store takes only so much unsaved
+	if !ranged && c.r.ContentLength != 0 && a.holds(d) {
+		// The same PUT came before and was saved, not committed: its bytes are here.
+		s.body.discard(maxDiscard)
+		return c.commit(a, d)
+	}
+	// Without Content-Range the same bytes are sent again when it breaks (package doc).
+	a.saves = ranged || c.r.ContentLength < 0 // of unknown length the store takes only so much unsaved
 	if err := a.receive(held, limited(s.body, chunk, ranged)); err != nil {
-		return c.breakOff(held, a, err, keep)
+		return c.commitLost(a.id, d, c.breakOff(held, a, err, ranged))
 	}
 	if err := checkChunk(s.body, chunk, ranged); err != nil {
 		return c.breakOff(held, a, err, false)
@@ -100,7 +104,7 @@ func (c *call) postBlob() error {
 		if b, ok := isBroken(err); ok && errors.Is(b.err, errStalled) {
 			return stalled(err)
 		} else if ok {
-			return clientGone(err)
+			return c.bodyError(b.err)
 		}
 		return err
 	}
@@ -129,24 +133,24 @@ func (c *call) ownUpload(d meta.Digest, length int64) (*attempt, error) {
 // commit makes the bytes of the attempt the blob d, and answers 201.
 func (c *call) commit(a *attempt, d meta.Digest) error {
 	cmd, err := c.finishBytes(c.r.Context(), a, d)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = c.propose(c.r.Context(), &metav1.Command{Kind: &metav1.Command_CommitUpload{CommitUpload: cmd}})
 	}
-	_, err = c.propose(c.r.Context(), &metav1.Command{Kind: &metav1.Command_CommitUpload{CommitUpload: cmd}})
-	if meta.KindOf(err) == metav1.Kind_KIND_CONFLICT {
+	if err != nil {
 		return c.commitLost(a.id, d, err)
-	}
-	if err != nil {
-		return err
 	}
 	c.Metrics.Pushed("blobs")
 	c.blobLocation(d)
 	return c.empty(http.StatusCreated)
 }
 
-// commitLost answers a commit that found another revision: perhaps the same PUT came twice.
+// commitLost answers a PUT that found another revision, or the upload ended: perhaps the same PUT came twice.
 func (c *call) commitLost(id string, d meta.Digest, refusal error) error {
 	row := (*metav1.Upload)(nil)
+	if kind := meta.KindOf(refusal); meta.NounOf(refusal) != metav1.Noun_NOUN_UPLOAD ||
+		kind != metav1.Kind_KIND_CONFLICT && kind != metav1.Kind_KIND_UNKNOWN {
+		return refusal
+	}
 	err := c.view(false, func(v *meta.View) (err error) {
 		row, err = v.Upload(id)
 		return err
@@ -168,6 +172,9 @@ func (c *call) finishBytes(ctx context.Context, a *attempt, d meta.Digest) (*met
 		if err := c.verify(a, d); err != nil {
 			return nil, err
 		}
+	}
+	if err := a.share(ctx, p); err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	done, err := c.Store.Finish(ctx, a.name, p)

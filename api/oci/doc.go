@@ -32,7 +32,7 @@
 // accepted if the upload's revision is unchanged. One that continues proposes
 // TakeUpload first, which ends every earlier attempt (R-A7).
 //
-// A PUT that carries a whole blob without Content-Range and breaks off is not
-// saved: a client that repeats such a PUT sends all bytes again (containerd
+// A PUT that carries bytes without Content-Range and breaks off is not saved:
+// a client, or a proxy, that repeats such a PUT sends the same bytes again (containerd
 // does), and must find the offset it left from. A broken PATCH is saved.
 package oci

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 
 	"github.com/pontoon-registry/pontoon/blobs"
@@ -121,6 +123,15 @@ func stalled(err error) error {
 // clientGone is a connection that broke while it was written or read.
 func clientGone(err error) error {
 	return &fault{answer{statusClientClosed, "UNKNOWN"}, fmt.Errorf("client has gone: %w", err)}
+}
+
+// bodyError tells a body that is no HTTP, whose client is there to hear of it, from one whose client has gone.
+func (c *call) bodyError(err error) error {
+	var network net.Error
+	if c.r.Context().Err() != nil || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return clientGone(err)
+	}
+	return &fault{answer{http.StatusBadRequest, "SIZE_INVALID"}, invalid(metav1.Noun_NOUN_SIZE, "body: it cannot be read to its end: %v", err)}
 }
 
 // answerOf is the table.

@@ -164,6 +164,11 @@ func (c *call) view(content bool, fn func(*meta.View) error) error {
 	return c.Ledger.View(c.r.Context(), read, func(v *meta.View) error {
 		c.Timing(c.r.Context(), "ledger", time.Since(began))
 		c.revision(v.Index())
+		if v.Stale() && (c.target == upload || c.r.Method != http.MethodGet && c.mayPush()) {
+			// Whatever age the operator allows for reads: an upload that was saved since would be judged by
+			// what it was, and its PUT cancelled for a wrong digest.
+			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "no quorum: pushes need the latest state")
+		}
 		if v.Stale() && !c.stale {
 			c.stale = true
 			c.w.Header().Add("Warning", `110 - "Response is Stale"`)

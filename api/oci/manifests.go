@@ -82,13 +82,16 @@ func (c *call) lookManifest(tag string, d meta.Digest, head bool) (*found, error
 		if f.row, err = v.Manifest(c.name, f.digest); err != nil {
 			return c.orNoRepository(v, err)
 		}
+		if f.row.GetLarge() {
+			// Also for a HEAD: one that is lost must be pushed again (B7).
+			if f.blob, err = v.BlobLocation(f.digest); err != nil {
+				return lostManifest(f.digest, err)
+			}
+		}
 		switch {
 		case head && c.mayPush():
 			f.renew, err = v.NeedsConfirm(c.name, f.digest)
-		case head:
-		case f.row.GetLarge():
-			f.blob, err = v.BlobLocation(f.digest)
-		default:
+		case !head && f.blob == nil:
 			f.body, err = v.ManifestBody(f.digest)
 		}
 		return err
@@ -110,11 +113,8 @@ func (c *call) largeBody(d meta.Digest, b *metav1.Blob) ([]byte, error) {
 		return nil, fmt.Errorf("read manifest %s: it has %d bytes", d, b.GetSize())
 	}
 	in, err := c.openBlob(d, b, span{0, b.GetSize()})
-	if meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
-		return nil, unknown(metav1.Noun_NOUN_MANIFEST, "manifest %s: its bytes are lost; push it again", d)
-	}
 	if err != nil {
-		return nil, err
+		return nil, lostManifest(d, err)
 	}
 	body := make([]byte, b.GetSize())
 	_, err = io.ReadFull(in, body)
@@ -125,6 +125,14 @@ func (c *call) largeBody(d meta.Digest, b *metav1.Blob) ([]byte, error) {
 		return nil, fmt.Errorf("read manifest %s: %w", d, err)
 	}
 	return body, nil
+}
+
+// lostManifest names the manifest where a blob is not there that is its body.
+func lostManifest(d meta.Digest, err error) error {
+	if meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
+		return err
+	}
+	return unknown(metav1.Noun_NOUN_MANIFEST, "manifest %s: its bytes are lost; push it again", d)
 }
 
 // deleteManifest is end-9: of a tag, or of a manifest with all its tags.

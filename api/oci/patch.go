@@ -147,5 +147,5 @@ func (c *call) breakOff(held context.Context, a *attempt, err error, keep bool) 
 	case errors.Is(b.err, errStalled):
 		return stalled(fmt.Errorf("upload %s: %w", a.id, errStalled))
 	}
-	return clientGone(err)
+	return c.bodyError(b.err)
 }

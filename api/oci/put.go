@@ -95,7 +95,7 @@ func (c *call) manifestBody() ([]byte, error) {
 	case errors.Is(err, errStalled):
 		return nil, stalled(fmt.Errorf("manifest: %w", err))
 	case err != nil:
-		return nil, clientGone(err)
+		return nil, c.bodyError(err)
 	case len(body) > meta.MaxManifest:
 		return nil, tooLarge
 	case len(body) == 0:

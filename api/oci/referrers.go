@@ -108,13 +108,22 @@ func (c *call) referrerPage(l *referrerList) (rows []referrer, more bool, err er
 		for _, item := range items {
 			row := referrer{ReferrerItem: item}
 			if item.GetLarge() && err == nil {
-				row.blob, err = v.BlobLocation(item.Digest)
+				row.blob, err = bodyOf(v, item.Digest)
 			}
 			rows = append(rows, row)
 		}
 		return err
 	})
 	return rows, more, err
+}
+
+// bodyOf answers where a large manifest is, nil if it is lost: it refers all the same.
+func bodyOf(v *meta.View, d meta.Digest) (*metav1.Blob, error) {
+	b, err := v.BlobLocation(d)
+	if meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
+		return nil, nil
+	}
+	return b, err
 }
 
 // describe makes the descriptor of a referrer; a large manifest's annotations are read from its body (R-C4).
@@ -262,7 +271,7 @@ func (c *call) listedRows(l *referrerList, listed []meta.Digest) (rows []referre
 				MediaType: m.GetMediaType(), Size: m.GetSize(), Annotations: m.GetAnnotations(), Large: m.GetLarge(),
 			}}}
 			if m.GetLarge() {
-				if row.blob, err = v.BlobLocation(d); err != nil {
+				if row.blob, err = bodyOf(v, d); err != nil {
 					return err
 				}
 			}

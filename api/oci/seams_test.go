@@ -1,13 +1,18 @@
 package oci
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +120,33 @@ func TestABrokenLastPutIsRepeatedAsItWas(t *testing.T) {
 	r.want(r.do("PUT", other+loc+"?digest="+sha(data), bytes.NewReader(data[3000:])), 201)
 }
 
+// A proxy, or a client, that heard nothing sends the same PUT again.
+func TestAPutWhoseCommitDidNotArriveIsRepeatedAsItWas(t *testing.T) {
+	stores(t, func(t *testing.T, s blobs.Store) {
+		r := newRigOn(t, s, nil)
+		_, other := r.node()
+		data := content("again", 9000)
+		loc := r.begin("a")
+		r.want(r.do("PATCH", loc, bytes.NewReader(data[:3000])), 202)
+		r.ledger.refuse = func(c *metav1.Command) error {
+			if c.GetCommitUpload() != nil {
+				return meta.Refuse(metav1.Kind_KIND_OUTCOME_UNKNOWN, metav1.Noun_NOUN_CLUSTER, "lost")
+			}
+			return nil
+		}
+		put := func(node string) reply {
+			return r.do("PUT", node+loc+"?digest="+sha(data), bytes.NewReader(data[3000:]))
+		}
+		r.wantError(put(r.url), 503, "UNAVAILABLE")
+		r.ledger.refuse = nil
+		r.want(put(other), 201)
+		r.want(put(r.url), 201)
+		if p := r.want(r.do("GET", "/v2/a/blobs/"+sha(data), nil), 200); !bytes.Equal(p.body, data) {
+			t.Error("other bytes came back")
+		}
+	})
+}
+
 // idle waits until nobody writes the upload on the first node.
 func (r *rig) idle(loc string) {
 	r.t.Helper()
@@ -184,14 +216,77 @@ func TestACursorOfAnotherArtifactTypeDoesNoHarm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, filter := range []string{"m", strings.Repeat("z", 200), "a"} {
+	for _, filter := range []string{"m", strings.Repeat("z", 200), "a", "m\x00" + string(at[:20])} {
 		for _, kind := range []string{"", "a", "n", strings.Repeat("y", 250)} {
 			next := cursor{phase: bySubject, after: meta.ReferrerCursor{ArtifactType: kind, Digest: at}}.encode()
 			query := url.Values{"next": {next}, "artifactType": {filter}}
 			p := r.want(r.do("GET", "/v2/a/referrers/"+s+"?"+query.Encode(), nil), 200)
+			if bytes.Contains(p.body, []byte(`"digest":""`)) {
+				t.Errorf("filter %.5q: %s", filter, p.body)
+			}
 			if want := filter == "m" && kind < "m"; bytes.Contains(p.body, []byte(d)) != want {
 				t.Errorf("filter %.5q after %.5q: %s", filter, kind, p.body)
 			}
 		}
 	}
+}
+
+// A client that speaks wrong HTTP is there to hear of it: 499 would say that it has gone.
+func TestABodyThatIsNoHTTPIsABadRequest(t *testing.T) {
+	r := newRig(t, nil)
+	for _, start := range []string{
+		"PATCH " + r.begin("a"), "PUT " + r.begin("a") + "?digest=" + sha(nil),
+		"POST /v2/a/blobs/uploads/?digest=" + sha(nil), "PUT /v2/a/manifests/v",
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, start+" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nxyz\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", start, err)
+		}
+		if res.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: answered %d, want 400", start, res.StatusCode)
+		}
+		_ = res.Body.Close()
+		_ = conn.Close()
+	}
+}
+
+// behind is a node without a quorum whose operator allows stale reads.
+type behind struct {
+	meta.Ledger
+	stale atomic.Bool
+}
+
+func (l *behind) View(ctx context.Context, read meta.Read, fn func(*meta.View) error) error {
+	return l.Ledger.View(ctx, read, func(v *meta.View) error {
+		if l.stale.Load() {
+			v.MarkStale()
+		}
+		return fn(v)
+	})
+}
+
+func TestAPushIsNeverJudgedByAStaleState(t *testing.T) {
+	l := &behind{}
+	r := newRig(t, func(c *Config) { l.Ledger, c.Ledger = c.Ledger, l })
+	d := r.putManifest("a", "v", r.image("a", nil))
+	loc := r.begin("a")
+	l.stale.Store(true)
+	for _, p := range []reply{
+		r.do("GET", loc, nil), r.do("PUT", loc+"?digest="+sha([]byte("other")), nil),
+		r.do("PATCH", loc, strings.NewReader("x")), r.do("DELETE", loc, nil),
+		r.do("HEAD", "/v2/a/manifests/"+d, nil), r.do("HEAD", "/v2/a/blobs/"+sha([]byte("{}")), nil),
+	} {
+		r.want(p, http.StatusServiceUnavailable)
+	}
+	if p := r.want(r.do("GET", "/v2/a/manifests/v", nil), 200); p.Header.Get("Warning") == "" {
+		t.Error("no Warning on a stale answer")
+	}
+	l.stale.Store(false)
+	r.want(r.do("PUT", loc+"?digest="+sha(nil), nil), 201)
 }
