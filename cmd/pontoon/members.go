@@ -104,8 +104,9 @@ func (r *registry) figures() api.NodeFigures {
 	defer cancel()
 	s := r.node.Status(ctx)
 	f := api.NodeFigures{
-		Leader: s.LeaderID == s.NodeID, LeaderKnown: s.LeaderID != "", Term: s.Term, Applied: s.Applied, Last: s.LastLog,
-		Voters: voters(s), FailureTolerance: s.FailureTolerance, PublicCertificate: r.server.CertificateExpiry(),
+		Leader: s.LeaderID == s.NodeID, LeaderKnown: s.LeaderID != "", Term: s.Term, Applied: s.Applied, Committed: s.Committed, Last: s.LastLog,
+		QueueBytes: s.QueueBytes,
+		Voters:     voters(s), FailureTolerance: s.FailureTolerance, PublicCertificate: r.server.CertificateExpiry(),
 	}
 	if t := r.node.Trust(); t != nil {
 		if expires, err := t.Expires(); err == nil { // absent from the scrape otherwise

@@ -21,5 +21,5 @@ func openS3(ctx context.Context, c S3Config) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{blobs: s, objects: s, where: "s3 " + c.RegionEndpoint + "/" + c.Bucket, close: s.Close}, nil
+	return &store{blobs: s, objects: s, where: "s3 " + c.RegionEndpoint + "/" + c.Bucket, check: s.Check, close: s.Close}, nil
 }

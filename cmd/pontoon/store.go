@@ -19,6 +19,8 @@ type store struct {
 	name string
 	// where is for people.
 	where string
+	// check answers blobs.ErrUnavailable when nobody answers; any other error is for good.
+	check func(context.Context) error
 	close func() error
 }
 
@@ -54,7 +56,8 @@ func openDirectory(ctx context.Context, c FilesystemConfig) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{blobs: s, objects: s, where: "filesystem " + c.RootDirectory, close: s.Close}, nil
+	return &store{blobs: s, objects: s, where: "filesystem " + c.RootDirectory,
+		check: func(context.Context) error { return nil }, close: s.Close}, nil
 }
 
 // storageMetrics is blobs.Observer over the server's metrics.

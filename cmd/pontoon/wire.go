@@ -18,6 +18,7 @@ import (
 	"github.com/pontoon-registry/pontoon/api/admin"
 	"github.com/pontoon-registry/pontoon/api/auth"
 	"github.com/pontoon-registry/pontoon/api/oci"
+	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/cluster"
 )
 
@@ -69,10 +70,28 @@ func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry
 	if r.node, err = cluster.Open(ctx, c.clusterConfig(secrets, r.store, metrics, log)); err != nil {
 		return nil, err
 	}
+	if err := r.checkStore(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.openDoors(ctx, h, metrics); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// checkStore refuses to start with a store that cannot be right. A member of a
+// cluster starts all the same while its store does not answer: manifests, tags and HEADs need none.
+func (r *registry) checkStore(ctx context.Context) error {
+	err := r.store.check(ctx)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("open storage.%s: %w", r.cfg.Storage.Driver, err)
+	if !errors.Is(err, blobs.ErrUnavailable) || r.node.ClusterID() == "" {
+		return err
+	}
+	r.log.Warn("the store does not answer; starting all the same: manifests and tags are served, layers once it is back", "error", err)
+	return nil
 }
 
 // openDoors builds what the world sees: login, registry, health, server, and the operators' socket.
