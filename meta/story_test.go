@@ -109,10 +109,11 @@ func tellStory(t *testing.T, text string) string {
 type teller struct {
 	t     testing.TB
 	state *State
-	index uint64
-	clock int64
-	names map[string]string
-	log   []LogEntry
+	// stride is the distance of log indexes, 0 for 1.
+	index, stride uint64
+	clock         int64
+	names         map[string]string
+	log           []LogEntry
 }
 
 func newTeller(t *testing.T) *teller {
@@ -293,10 +294,10 @@ func (s *teller) tell(lines []string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	e := LogEntry{Index: s.index + 1, Term: 1, Data: data}
+	e := LogEntry{Index: s.index + max(s.stride, 1), Term: 1, Data: data}
 	results, err := s.state.Apply([]LogEntry{e})
 	if err == nil {
-		s.index++
+		s.index = e.Index
 		s.log = append(s.log, e)
 	}
 	if err != nil {

@@ -20,8 +20,10 @@ type world struct {
 	rng   *rand.Rand
 	state *State
 	index uint64
-	clock int64
-	log   []LogEntry
+	// stride is the distance of log indexes, 0 for 1: Raft has entries of its own between ours.
+	stride uint64
+	clock  int64
+	log    []LogEntry
 
 	objects map[string][]byte
 	// parts of open multipart uploads, by "key id".
@@ -113,7 +115,7 @@ func (w *world) propose(cs ...*metav1.Command) []*metav1.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.index++
+	w.index += max(w.stride, 1)
 	e := LogEntry{Index: w.index, Term: 1, Data: data}
 	w.log = append(w.log, e)
 	results, err := w.state.Apply([]LogEntry{e})
