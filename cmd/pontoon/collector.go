@@ -1,25 +1,30 @@
 package main
 
-import "runtime/debug"
-
-const (
-	// collectAt lets the heap grow to five times what lives in it before it is
-	// collected. What lives is small on a node (tens of MiB), so the default of twice
-	// collects many times a second under load: a third of all manifest reads went into that.
-	collectAt = 400
-	// heapRoom is what a node needs beside the buffers of uploads, in bytes, and heapLeast the least limit set.
-	heapRoom  = 128 << 20
-	heapLeast = 384 << 20
+import (
+	"runtime"
+	"runtime/debug"
 )
 
-// tuneCollector sets the garbage collector for a registry: seldom while little
-// memory is in use, and more often towards the soft limit that the upload buffers imply. Who
-// sets GOGC or GOMEMLIMIT knows better.
-func tuneCollector(getenv func(string) string, uploads int64) {
+const (
+	// ballast is memory that is reserved and never touched, in bytes, so that it costs no
+	// pages. It counts as living, so the collector lets this much more be made between two
+	// collections. What really lives on a node is small (20 MiB): without it the heap
+	// is collected many times a second under load, which took a third of all manifest reads.
+	ballast = 64 << 20
+	// heapRoom is what a node needs beside ballast and the buffers of uploads, in bytes.
+	heapRoom = 128 << 20
+)
+
+// tuneCollector sets the garbage collector for a registry whose uploads may hold
+// so many bytes: seldom while little is in use, more often towards the soft limit that
+// follows from them. Who sets GOGC or GOMEMLIMIT knows better. Call the answer at the end.
+func tuneCollector(getenv func(string) string, uploads int64) (release func()) {
+	var held []byte
 	if getenv("GOGC") == "" {
-		debug.SetGCPercent(collectAt)
+		held = make([]byte, ballast)
 	}
 	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(max(uploads+heapRoom, heapLeast))
+		debug.SetMemoryLimit(uploads + heapRoom + int64(len(held)))
 	}
+	return func() { runtime.KeepAlive(held) }
 }

@@ -35,7 +35,7 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tuneCollector(a.host.getenv, c.Storage.S3.Memory)
+	defer tuneCollector(a.host.getenv, c.Storage.S3.Memory)()
 	log.Info("starting", "release", releaseName(), "config", orText(c.File, "defaults"), "data", c.Cluster.DataDir)
 	for _, n := range c.Notices {
 		log.Warn("configuration: " + n)
