@@ -47,14 +47,16 @@ func (n *Node) View(ctx context.Context, read meta.Read, fn func(*meta.View) err
 	if read.Content {
 		allowed = max(allowed, n.cfg.ReadsOffline)
 	}
+	// Only a node that has something to fall back to gives up early; one that has
+	// just started waits for the leader as any other read does.
 	patience := n.cfg.Hold
-	if allowed > 0 {
+	if n.mayFallBack(allowed, read.MinIndex) {
 		patience = fallbackAfter
 	}
 	err := n.catchUp(ctx, patience, read.MinIndex)
 	stale := false
 	if err != nil {
-		if age, ever := n.fresh.age(); !isUnavailable(err) || ctx.Err() != nil || allowed == 0 || !ever || age > allowed || n.applied() < read.MinIndex {
+		if !isUnavailable(err) || ctx.Err() != nil || !n.mayFallBack(allowed, read.MinIndex) {
 			return err
 		}
 		stale = true
@@ -65,6 +67,13 @@ func (n *Node) View(ctx context.Context, read meta.Read, fn func(*meta.View) err
 		view.MarkStale()
 	}
 	return fn(view)
+}
+
+// mayFallBack says whether the state as it is may be served: proven fresh since
+// the start (R-B10), no longer ago than allowed, and not older than what the reader has seen.
+func (n *Node) mayFallBack(allowed time.Duration, minIndex uint64) bool {
+	age, ever := n.fresh.age()
+	return allowed > 0 && ever && age <= allowed && n.applied() >= minIndex
 }
 
 // catchUp waits until the state contains what was acknowledged before the call.
