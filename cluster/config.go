@@ -21,6 +21,8 @@ const (
 	maxExpect = 9
 	maxVoters = 9
 	minHold   = 100 * time.Millisecond
+	// minLogBytes is a few of the largest groups; anything useful is far above.
+	minLogBytes = 64 << 10
 )
 
 // Mark is the bucket's owner mark (G9), the tie-breaker of a first start. cmd makes it
@@ -89,6 +91,11 @@ type Config struct {
 	// Voters is how many nodes vote at most, 1 to 9, odd. Default 5. The rest replicates without a vote.
 	Voters int
 
+	// LogBytes bounds Raft's log on disk: beyond it the log is compacted to half of
+	// that, which is what a node that was away briefly catches up from; a node that lacks more is sent
+	// the whole state. At least 64 KiB. Default 512 MiB.
+	LogBytes int64
+
 	// ReadsOffline is for how long after its last proven-fresh instant a node without a quorum still
 	// answers content by digest from its own state; 0: never.
 	ReadsOffline time.Duration
@@ -112,6 +119,10 @@ type Config struct {
 	dial func(ctx context.Context, addr string) (net.Conn, error)
 	// commitTimeout is Raft's CommitTimeout, 5 ms; tests lengthen it.
 	commitTimeout time.Duration
+	// step is told between any two steps of an install, and ends the node there with its error; tests crash there.
+	step func(name string) error
+	// compareEvery is how often hashes are compared, 30 s; tests shorten it.
+	compareEvery time.Duration
 }
 
 // Validate answers what is wrong, naming field and bound, after filling the defaults.
@@ -132,6 +143,15 @@ func (c *Config) fill() {
 	}
 	if c.commitTimeout == 0 {
 		c.commitTimeout = 5 * time.Millisecond
+	}
+	if c.LogBytes == 0 {
+		c.LogBytes = 512 << 20
+	}
+	if c.compareEvery == 0 {
+		c.compareEvery = 30 * time.Second
+	}
+	if c.step == nil {
+		c.step = func(string) error { return nil }
 	}
 	if c.TimeScale == 0 {
 		c.TimeScale = 1
@@ -167,6 +187,8 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("cluster: Expect is %d but Join is empty: the nodes could never find each other", c.Expect)
 	case c.Voters < 1 || c.Voters > maxVoters || c.Voters%2 == 0:
 		return fmt.Errorf("cluster: Voters is %d, must be odd and 1 to %d", c.Voters, maxVoters)
+	case c.LogBytes < minLogBytes:
+		return fmt.Errorf("cluster: LogBytes is %d, must be at least %d", c.LogBytes, int64(minLogBytes))
 	case c.Hold < minHold:
 		return fmt.Errorf("cluster: Hold is %v, must be at least %v", c.Hold, minHold)
 	case c.ReadsOffline < 0 || c.ReadsStale < 0:

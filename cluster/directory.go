@@ -85,7 +85,7 @@ func (p *pledge) equal(q *pledge) bool {
 
 // openDirectory locks the directory against other processes and reads, or makes, the identity.
 func openDirectory(path string) (*directory, error) {
-	for _, sub := range []string{path, filepath.Join(path, "raft"), filepath.Join(path, "state")} {
+	for _, sub := range []string{path, filepath.Join(path, "raft")} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)
 		}
@@ -221,11 +221,16 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
+	return writeFile(path, append(data, '\n'))
+}
+
+// writeFile replaces a file so that a crash leaves the old or the new one.
+func writeFile(path string, data []byte) error {
 	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(data, '\n'))
+	_, err = f.Write(data)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 
@@ -18,7 +17,6 @@ const witnessEvery = 1024
 // applier is what the fsm needs of meta.State; tests put a failing disk there.
 type applier interface {
 	Apply([]meta.LogEntry) ([][]*metav1.Result, error)
-	SetWitness(w *metav1.Witness, sync bool) error
 }
 
 // fsm feeds Raft's committed entries to the state. A storage error is no result:
@@ -27,7 +25,7 @@ type fsm struct {
 	state  applier
 	fail   func(error)
 	broken atomic.Pointer[error]
-	// seen is the last row written; only Raft's FSM goroutine touches it.
+	// seen is the last witness given to Apply; only Raft's FSM goroutine touches it.
 	seen *metav1.Witness
 }
 
@@ -56,19 +54,22 @@ func (f *fsm) apply(logs []*raft.Log, answers []any) error {
 			entries[i].Data = l.Data
 		}
 	}
+	next := f.witness(logs)
+	entries[len(entries)-1].Witness = next
 	results, err := f.state.Apply(entries)
 	for i := range results {
 		answers[i] = results[i]
 	}
-	if err != nil {
-		return err
+	if err == nil && next != nil {
+		f.seen = next
 	}
-	return f.witness(logs)
+	return err
 }
 
-// witness notes index, term and configuration from time to time. Unsynced: Pebble's log
-// keeps the order, so a witness never survives what it witnesses (R-B7).
-func (f *fsm) witness(logs []*raft.Log) error {
+// witness notes index, term and configuration from time to time, and with every
+// configuration, in the batch that applies it: a witness never survives what it
+// witnesses (R-B7), nor a configuration its witness. Nil: not now.
+func (f *fsm) witness(logs []*raft.Log) *metav1.Witness {
 	last := logs[len(logs)-1]
 	next, changed := &metav1.Witness{Index: last.Index, Term: last.Term,
 		Configuration: f.seen.GetConfiguration(), ConfigurationIndex: f.seen.GetConfigurationIndex()}, false
@@ -80,21 +81,22 @@ func (f *fsm) witness(logs []*raft.Log) error {
 	if last.Index <= f.seen.GetIndex() || len(next.Configuration) == 0 || !changed && last.Index-f.seen.GetIndex() < witnessEvery {
 		return nil
 	}
-	if err := f.state.SetWitness(next, false); err != nil {
-		return fmt.Errorf("witness entry %d: %w", last.Index, err)
-	}
-	f.seen = next
-	return nil
+	return next
 }
 
 // Apply is not used: ApplyBatch is.
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// errNoSnapshots: the log is not compacted yet, and the live state is the snapshot.
-var errNoSnapshots = errors.New("this release neither makes, streams nor installs snapshots")
+// Snapshot answers the state as it is. Raft takes the index with it, on this goroutine, so
+// the state has everything up to there.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.broken.Load(); err != nil {
+		return nil, *err
+	}
+	return liveSnapshot{}, nil
+}
 
-// Snapshot refuses.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return nil, errNoSnapshots }
-
-// Restore refuses.
-func (f *fsm) Restore(r io.ReadCloser) error { return errors.Join(errNoSnapshots, r.Close()) }
+// Restore refuses: a snapshot is never handed to Raft (install.go).
+func (f *fsm) Restore(r io.ReadCloser) error {
+	return errors.Join(errors.New("raft must not restore a snapshot: the node installs it"), r.Close())
+}

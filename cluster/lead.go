@@ -60,7 +60,7 @@ func (n *Node) Lead(d Duty) { n.duties = append(n.duties, d) }
 //
 //	follower ─elected─► reign(term): open the term ─► duties ─ term over ─► duties end ─► follower
 func (n *Node) lead(ctx context.Context) error {
-	notice, tick := n.raft().LeaderCh(), time.NewTicker(leadCheck)
+	tick := time.NewTicker(leadCheck)
 	defer tick.Stop()
 	for {
 		if term, leads := n.leads(); leads {
@@ -71,7 +71,7 @@ func (n *Node) lead(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-notice:
+		case <-n.raft().LeaderCh(): // of the Raft that runs now: an install re-creates it
 		case <-tick.C:
 		}
 	}
@@ -142,7 +142,7 @@ func (n *Node) openTerm(term uint64) (*opened, error) {
 		}
 		calls[i] = newCall(encoded)
 	}
-	future := n.raft().Apply(encodeEntry(clock, time.Now().UnixNano(), calls), enqueueTimeout)
+	future := n.handle.apply(encodeEntry(clock, time.Now().UnixNano(), calls), enqueueTimeout)
 	if err := future.Error(); err != nil {
 		return nil, err
 	}

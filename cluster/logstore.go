@@ -40,15 +40,23 @@ type logStore struct {
 	// writes serialises what oldest describes; Raft has one writer for the log and another for votes.
 	writes sync.Mutex
 
-	// mu guards the cache: entries lo..lo+len-1, bytes in all.
+	// interrupt ends a compaction between two of its steps.
+	interrupt atomic.Bool
+
+	// mu guards the cache: entries lo..lo+len-1, bytes in all; and sizes.
 	mu     sync.Mutex
 	lo     uint64
 	recent []*raft.Log
 	bytes  int64
+	sizes  logSizes
 }
 
 // openLog opens or makes the log in dir.
 func openLog(dir string, fail func(error)) (*logStore, error) {
+	sizes, err := measureLog(filepath.Join(dir, "log.db"))
+	if err != nil {
+		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path:                    filepath.Join(dir, "log.db"),
 		MsgpackUseNewTimeFormat: true,
@@ -65,7 +73,9 @@ func openLog(dir string, fail func(error)) (*logStore, error) {
 	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
 		return nil, errors.Join(fmt.Errorf("open log in %s: %w", dir, err), bolt.Close())
 	}
-	return newLogStore(bolt, fail), nil
+	s := newLogStore(bolt, fail)
+	s.sizes = sizes
+	return s, nil
 }
 
 func newLogStore(disk boltLog, fail func(error)) *logStore {
@@ -124,19 +134,12 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-func (s *logStore) DeleteRange(low, high uint64) error {
-	// The cache goes first: nobody may read an entry that the disk is about to lose.
-	s.mu.Lock()
-	s.recent, s.bytes = nil, 0
-	s.mu.Unlock()
-	return s.write(fmt.Sprintf("delete %d to %d", low, high), func() error { return s.disk.DeleteRange(low, high) })
-}
-
 // remember adds entries that are durable and forgets the oldest beyond the bound.
 func (s *logStore) remember(logs []*raft.Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range logs {
+		s.sizes.add(l.Index, logBytes(l))
 		if len(s.recent) == 0 || l.Index != s.lo+uint64(len(s.recent)) {
 			s.recent, s.bytes, s.lo = s.recent[:0:0], 0, l.Index
 		}
@@ -150,9 +153,6 @@ func (s *logStore) remember(logs []*raft.Log) {
 		s.lo++
 	}
 }
-
-// logBytes is about what an entry costs in memory.
-func logBytes(l *raft.Log) int64 { return int64(len(l.Data)+len(l.Extensions)) + 128 }
 
 func (s *logStore) Set(key, value []byte) error {
 	return s.write("store "+string(key), func() error { return s.disk.Set(key, value) })

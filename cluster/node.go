@@ -16,7 +16,6 @@ import (
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
 	"github.com/pontoon-registry/pontoon/meta"
-	"github.com/pontoon-registry/pontoon/meta/kv"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -30,12 +29,21 @@ type Node struct {
 	// boot is this start of the process.
 	boot string
 
-	dir   *directory
-	kv    *kv.Store
-	state *meta.State
-	logs  *logStore
-	// handle is swapped, never kept: later releases re-create Raft in place.
-	handle atomic.Pointer[raft.Raft]
+	dir    *directory
+	stores *stores
+	state  *meta.State
+	logs   *logStore
+	// handle is how all code reaches Raft, which an install re-creates: never keep what raft() answers.
+	handle *handle
+	// outgoing are the checkpoints that are sent.
+	outgoing *checkpoints
+	// installing is held by who brings in a state: one at a time (R-B4).
+	installing sync.Mutex
+	// replacing is held by who takes Raft down, and by compactions. It guards stopped.
+	replacing sync.Mutex
+	stopped   bool
+	// diverged is set while this node's state is known to be wrong (M9).
+	diverged atomic.Pointer[divergence]
 
 	// trust is nil without Secrets, host without Listen, gossip without GossipListen.
 	trust     *Trust
@@ -59,8 +67,7 @@ type Node struct {
 	// fatal has the first error that ends the node.
 	fatal chan error
 	// phase is what the node waits for, for Ready and Status.
-	phase    atomic.Pointer[string]
-	shutRaft sync.Once
+	phase atomic.Pointer[string]
 }
 
 var _ meta.Ledger = (*Node)(nil)
@@ -71,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, boot: randomID(), fatal: make(chan error, 1), leaders: newLeaders(), fresh: &freshness{start: time.Now()}}
+	n := &Node{cfg: cfg, boot: randomID(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()}}
 	n.setPhase("starting")
 	defer func() {
 		if err != nil {
@@ -101,22 +108,20 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // openState opens state and log, and mends or refuses the seam between them.
 func (n *Node) openState() (err error) {
-	if n.kv, err = kv.Open(filepath.Join(n.cfg.DataDir, "state"), kv.Options{}); err != nil {
-		return fmt.Errorf("open state: %w", err)
+	if n.stores, err = openStores(n.cfg.DataDir); err != nil {
+		return err
 	}
-	if n.state, err = meta.Open(n.kv); err != nil {
+	if n.state, err = meta.Open(n.stores.now); err != nil {
 		return fmt.Errorf("open state: %w", err)
 	}
 	if n.logs, err = openLog(filepath.Join(n.cfg.DataDir, "raft"), n.fail); err != nil {
 		return err
 	}
-	w, err := n.state.Witness()
-	if err != nil {
-		return fmt.Errorf("read witness: %w", err)
-	}
-	if err := mendSeam(n.logs, w, n.applied()); err != nil {
+	n.logs.sizes.grain = min(segmentBytes, n.cfg.LogBytes/64)
+	if err := mendSeam(n.logs, n.state.Witness(), n.applied()); err != nil {
 		return fmt.Errorf("start node %s: %w", n.id, err)
 	}
+	n.outgoing = &checkpoints{dir: filepath.Join(n.cfg.DataDir, outgoingName), state: n.state, held: n.logs.holds}
 	if err := n.mendBootstrap(); err != nil {
 		return err
 	}
@@ -187,6 +192,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 			clusterv1.NodeService_Pledge_FullMethodName,
 			clusterv1.NodeService_Join_FullMethodName,
 		},
+		Install: n.install, Snapshot: n.giveSnapshot,
 		HeartbeatTimeout: n.cfg.scaled(heartbeat / 2), VoteTimeout: n.cfg.scaled(heartbeat),
 	})
 	if err != nil {
@@ -231,7 +237,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.MaxAppendEntries = 64
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
-	// The live state is the snapshot, and the log is not compacted yet.
+	// The live state is the snapshot (R-B8). Raft triggers by entries; compact does, by bytes.
 	c.NoSnapshotRestoreOnStart = true
 	c.SnapshotThreshold = math.MaxUint64
 	c.SnapshotInterval = 24 * time.Hour
@@ -242,26 +248,22 @@ func (n *Node) raftConfig() *raft.Config {
 }
 
 func (n *Node) startRaft() error {
-	w, err := n.state.Witness()
-	if err != nil {
-		return fmt.Errorf("read witness: %w", err)
-	}
 	var trans raft.Transport = n.inmem
 	if n.host != nil {
 		trans = n.host.Raft().Instance()
 	}
-	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: w}, n.logs, n.logs, witnessed{read: n.state.Witness}, trans)
+	snaps := &snapshots{state: n.state, open: n.outgoing.open, fail: n.fail}
+	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: n.state.Witness()}, n.logs, n.logs, snaps, trans)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
-	n.handle.Store(r)
+	n.handle.now.Store(r)
 	return nil
 }
 
 // assemble ties the parts together; nothing runs yet.
 func (n *Node) assemble() {
-	apply := func(entry []byte, timeout time.Duration) raft.ApplyFuture { return n.raft().Apply(entry, timeout) }
-	n.commit = newCommitter(apply, n.stamp, n.cfg.Metrics)
+	n.commit = newCommitter(n.handle.apply, n.stamp, n.cfg.Metrics)
 	n.forward = &forwarder{queue: newQueue(), leaders: n.leaders, self: n.id, peer: n.peer, learn: n.learn}
 	n.proposer = &proposer{self: n.id, origin: newOrigin(n.id, n.boot), leaders: n.leaders, local: n.commit, forward: n.forward,
 		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics, registering: make(chan struct{}, 1)}
@@ -269,7 +271,7 @@ func (n *Node) assemble() {
 		peer: n.peer, metrics: n.cfg.Metrics, learn: n.learn, wake: make(chan struct{}, 1), forming: newReadBatch()}
 }
 
-func (n *Node) raft() *raft.Raft { return n.handle.Load() }
+func (n *Node) raft() *raft.Raft { return n.handle.now.Load() }
 
 // fail ends the node with its first error; Run answers it.
 func (n *Node) fail(err error) {

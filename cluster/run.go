@@ -44,6 +44,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		n.awaitFatal, n.watchLeader, n.watchDisk, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers, n.belong,
+		n.compact, n.clearStores, n.compare,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -81,23 +82,35 @@ func (n *Node) awaitFatal(ctx context.Context) error {
 	}
 }
 
-func (n *Node) stopRaft() (err error) {
-	n.shutRaft.Do(func() {
-		if n.handle.Load() == nil {
-			return
-		}
-		if n.host != nil {
-			n.host.Raft().Detach() // Raft waits for its calls to peers
-		}
-		done := make(chan error, 1)
-		go func() { done <- n.raft().Shutdown().Error() }()
-		select {
-		case err = <-done:
-		case <-time.After(stopPatience):
-			err = errors.New("stop: raft hangs")
-		}
-	})
-	return err
+// stopRaft shuts Raft down for good.
+func (n *Node) stopRaft() error {
+	if n.logs != nil {
+		n.logs.interrupt.Store(true) // a compaction may take longer than anybody waits
+	}
+	if err := lockWithin(&n.replacing, stopPatience); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	defer n.replacing.Unlock()
+	if n.stopped || n.raft() == nil {
+		return nil
+	}
+	n.stopped = true
+	if n.host != nil {
+		n.host.Raft().Detach() // Raft waits for its calls to peers
+	}
+	return n.shutRaft()
+}
+
+// shutRaft shuts the Raft that runs down and waits for it.
+func (n *Node) shutRaft() error {
+	done := make(chan error, 1)
+	go func() { done <- n.raft().Shutdown().Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopPatience):
+		return errors.New("stop: raft hangs")
+	}
 }
 
 // Close lets go of disk and network. Nothing that was acknowledged is lost
@@ -119,8 +132,11 @@ func (n *Node) Close() error {
 	if n.state != nil {
 		errs = append(errs, n.state.Close())
 	}
-	if n.kv != nil {
-		errs = append(errs, n.kv.Close())
+	if n.outgoing != nil {
+		errs = append(errs, n.outgoing.sweep(0))
+	}
+	if n.stores != nil {
+		errs = append(errs, n.stores.Close())
 	}
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
@@ -135,11 +151,17 @@ func (n *Node) watchLeader(ctx context.Context) error {
 		_, is := o.Data.(raft.LeaderObservation)
 		return is
 	})
-	n.raft().RegisterObserver(observer)
-	defer n.raft().DeregisterObserver(observer)
+	watched := n.raft()
+	watched.RegisterObserver(observer)
+	defer func() { watched.DeregisterObserver(observer) }()
 	tick := time.NewTicker(leadCheck)
 	defer tick.Stop()
 	for {
+		if r := n.raft(); r != watched { // an install has re-created it
+			watched.DeregisterObserver(observer)
+			watched = r
+			watched.RegisterObserver(observer)
+		}
 		_, id := n.raft().LeaderWithID()
 		n.leaders.set(string(id))
 		select {

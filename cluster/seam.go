@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/hashicorp/raft"
 
@@ -84,32 +83,4 @@ func mendLog(logs *logStore, w *metav1.Witness, first, last uint64) (uint64, err
 		return 0, fmt.Errorf("write stub entry %d: %w", stub.Index, err)
 	}
 	return stub.Index, nil
-}
-
-// witnessed is Raft's snapshot store: it lists the witness, and neither makes
-// nor opens a snapshot.
-type witnessed struct {
-	read func() (*metav1.Witness, error)
-}
-
-// List answers the witness, or nothing for a state that witnessed nothing.
-func (s witnessed) List() ([]*raft.SnapshotMeta, error) {
-	w, err := s.read()
-	if err != nil || w.GetIndex() == 0 {
-		return nil, err
-	}
-	return []*raft.SnapshotMeta{{
-		Version: raft.SnapshotVersionMax, ID: "state", Index: w.GetIndex(), Term: w.GetTerm(),
-		Configuration: raft.DecodeConfiguration(w.GetConfiguration()), ConfigurationIndex: w.GetConfigurationIndex(),
-	}}, nil
-}
-
-// Create refuses: the log is not compacted yet.
-func (s witnessed) Create(raft.SnapshotVersion, uint64, uint64, raft.Configuration, uint64, raft.Transport) (raft.SnapshotSink, error) {
-	return nil, errNoSnapshots
-}
-
-// Open refuses: nothing can be streamed yet.
-func (s witnessed) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return nil, nil, errNoSnapshots
 }

@@ -93,7 +93,7 @@ func TestTheStartComparesLogAndState(t *testing.T) {
 func TestRaftStartsFromTheWitness(t *testing.T) {
 	config := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}}}
 	w := &metav1.Witness{Index: 7, Term: 3, Configuration: raft.EncodeConfiguration(config), ConfigurationIndex: 2}
-	list, err := witnessed{read: func() (*metav1.Witness, error) { return w, nil }}.List()
+	list, err := (&snapshots{state: &brokenState{witness: w}}).List()
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
@@ -101,7 +101,7 @@ func TestRaftStartsFromTheWitness(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 	for _, none := range []*metav1.Witness{nil, {}} {
-		if list, err := (witnessed{read: func() (*metav1.Witness, error) { return none, nil }}).List(); err != nil || list != nil {
+		if list, err := (&snapshots{state: &brokenState{witness: none}}).List(); err != nil || list != nil {
 			t.Errorf("nothing witnessed: got %v, %v", list, err)
 		}
 	}
@@ -119,10 +119,21 @@ func (s *brokenState) Apply(entries []meta.LogEntry) ([][]*metav1.Result, error)
 		return nil, s.err
 	}
 	s.applied = append(s.applied, entries...)
+	if w := entries[len(entries)-1].Witness; w != nil {
+		s.witness = w
+	}
 	return make([][]*metav1.Result, len(entries)), nil
 }
 
-func (s *brokenState) SetWitness(w *metav1.Witness, _ bool) error { s.witness = w; return nil }
+func (s *brokenState) Witness() *metav1.Witness { return s.witness }
+
+func (s *brokenState) SetWitness(w *metav1.Witness) error {
+	if s.err != nil {
+		return s.err
+	}
+	s.witness = w
+	return nil
+}
 
 func TestAStorageErrorEndsTheNodeAndIsNeverAResult(t *testing.T) {
 	s := &brokenState{err: errors.New("disk on fire")}

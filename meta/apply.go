@@ -26,6 +26,8 @@ type LogEntry struct {
 	Index, Term uint64
 	// Data is an encoded metav1.Entry; nil for an entry of Raft's own, which only moves the applied index.
 	Data []byte
+	// Witness is to be recorded with the entry, even if that is skipped; nil: nothing.
+	Witness *metav1.Witness
 }
 
 // group is one call of Apply: one batch of the store for all its entries.
@@ -57,7 +59,7 @@ func (s *State) Apply(entries []LogEntry) ([][]*metav1.Result, error) {
 	}
 	at := s.now.Load()
 	g := &group{
-		state: s, batch: s.store.Batch(), index: at.index, term: at.term, head: at.head,
+		state: s, batch: s.home.store.Batch(), index: at.index, term: at.term, head: at.head,
 		clock: proto.CloneOf(at.clock), system: at.system,
 	}
 	g.txn.buf = overlay{base: g.batch, writes: make(map[string]write)}
@@ -73,11 +75,18 @@ func (s *State) Apply(entries []LogEntry) ([][]*metav1.Result, error) {
 		}
 		results[i] = r
 	}
-	if g.index == at.index {
+	w, err := s.witnessed(entries, g.batch)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("witness log entry %d: %w", g.index, err), g.batch.Discard())
+	}
+	if g.index == at.index && w == nil {
 		return results, g.batch.Discard()
 	}
 	if err := g.commit(); err != nil {
 		return nil, fmt.Errorf("apply up to log entry %d: %w", g.index, err)
+	}
+	if w != nil {
+		s.witness.Store(proto.CloneOf(w))
 	}
 	return results, nil
 }
@@ -253,12 +262,16 @@ func (g *group) commit() error {
 	if err := g.batch.Commit(); err != nil {
 		return err
 	}
-	snap, err := g.state.store.Snapshot()
+	home := g.state.home
+	snap, err := home.store.Snapshot()
 	if err != nil {
 		return err
 	}
+	g.state.mu.Lock()
+	home.moments++
+	g.state.mu.Unlock()
 	g.state.panics.Add(g.panics)
 	return g.state.publish(&moment{
-		snap: snap, refs: 1, index: g.index, term: g.term, head: g.head, clock: g.clock, system: g.system,
+		snap: snap, home: home, refs: 1, index: g.index, term: g.term, head: g.head, clock: g.clock, system: g.system,
 	})
 }

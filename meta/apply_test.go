@@ -284,12 +284,12 @@ func TestTheWitnessIsOutsideHashAndExport(t *testing.T) {
 	mustApply(t, s, entryOf(t, 1, begun()...))
 	hash, rows := hashOf(s), exported(t, s)
 	w := &metav1.Witness{Index: 7, Term: 3, Configuration: []byte("conf"), ConfigurationIndex: 2}
-	if err := s.SetWitness(w, true); err != nil {
+	if err := s.SetWitness(w); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.Witness()
-	if err != nil || !proto.Equal(got, w) {
-		t.Errorf("witness %v, %v", got, err)
+	got := s.Witness()
+	if !proto.Equal(got, w) {
+		t.Errorf("witness %v", got)
 	}
 	mustApply(t, s, LogEntry{Index: 2, Term: 4})
 	if index, term := s.Applied(); index != 2 || term != 4 {
@@ -323,7 +323,7 @@ func TestAStateIsAPrefixAfterAPowerCut(t *testing.T) {
 		}
 		synced := uint64(len(log) / 3)
 		mustApply(t, s, log[:synced]...)
-		if err := s.SetWitness(&metav1.Witness{Index: synced, Term: 1}, true); err != nil {
+		if err := s.SetWitness(&metav1.Witness{Index: synced, Term: 1}); err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range log[synced:] {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -17,18 +15,20 @@ import (
 var ErrClosed = errors.New("state is closed")
 
 // State is the replicated state on one node: Apply writes it, Views read it.
-// Apply and SetWitness are for one goroutine at a time each; everything else is safe for
-// concurrent use.
+// All methods are safe for concurrent use.
 type State struct {
-	store *kv.Store
 	// now is the latest moment, for those who need no rows.
 	now    atomic.Pointer[moment]
 	panics atomic.Uint64
 	// decide judges one command; a field so that a test can break one rule of it.
 	decide func(*txn, *metav1.Command) (*metav1.Result, error)
 
-	// applying is held by Apply.
+	// applying is held by whoever writes: Apply, SetWitness, Swap. It guards home
+	// and the order of witnesses.
 	applying sync.Mutex
+	home     *home
+	// witness is the row in the store, for those who need only it.
+	witness atomic.Pointer[metav1.Witness]
 
 	// mu guards what follows, and the refs of every moment.
 	mu      sync.Mutex
@@ -37,9 +37,19 @@ type State struct {
 	closed  bool
 }
 
+// home is a store that the state is in, or was in before a Swap.
+type home struct {
+	store *kv.Store
+	// moments counts those that are open; guarded by State.mu.
+	moments int
+	// retired is called when the last moment of a home that was left is closed; nil while the state is in it.
+	retired func()
+}
+
 // moment is the state at one index. It lives while somebody views it.
 type moment struct {
 	snap   *kv.Snapshot
+	home   *home
 	refs   int
 	index  uint64
 	term   uint64
@@ -57,23 +67,25 @@ type waiter struct {
 // Open reads the state that store holds; an empty store is the state at index 0.
 // The caller closes the State, then the store.
 func Open(store *kv.Store) (*State, error) {
-	s := &State{store: store, decide: (*txn).judge}
-	m, err := s.load()
+	s := &State{decide: (*txn).judge, home: &home{store: store}}
+	m, w, err := load(s.home)
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	s.at = m
 	s.now.Store(m)
+	s.witness.Store(w)
 	return s, nil
 }
 
-// load reads the moment that the store is at.
-func (s *State) load() (*moment, error) {
-	snap, err := s.store.Snapshot()
+// load reads the moment that a store is at, and its witness.
+func load(h *home) (*moment, *metav1.Witness, error) {
+	snap, err := h.store.Snapshot()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	m := &moment{snap: snap, refs: 1, clock: &metav1.Clock{}, system: &metav1.System{}}
+	h.moments++
+	m, w := &moment{snap: snap, home: h, refs: 1, clock: &metav1.Clock{}, system: &metav1.System{}}, &metav1.Witness{}
 	r := rows{src: stored{snap}}
 	var applied metav1.Applied
 	var chain metav1.Chain
@@ -81,15 +93,16 @@ func (s *State) load() (*moment, error) {
 	r.read(oneRow(nil, rangeClock), m.clock)
 	r.read(oneRow(nil, rangeSystem), m.system)
 	r.read(oneRow(nil, rangeChain), &chain)
+	r.read(oneRow(nil, rangeWitness), w)
 	m.index, m.term = applied.GetIndex(), applied.GetTerm()
 	copy(m.head[:], chain.GetSha256())
 	if r.err != nil {
-		return nil, errors.Join(r.err, snap.Close())
+		return nil, nil, errors.Join(r.err, snap.Close())
 	}
 	if v := m.system.GetVersion(); v > maxVersion {
-		return nil, errors.Join(fmt.Errorf("cluster version %d: %w", v, ErrFormat), snap.Close())
+		return nil, nil, errors.Join(fmt.Errorf("cluster version %d: %w", v, ErrFormat), snap.Close())
 	}
-	return m, nil
+	return m, w, nil
 }
 
 // Close ends the state: waiters get ErrClosed, new Views answer it. Views that
@@ -105,15 +118,12 @@ func (s *State) Close() error {
 	s.closed = true
 	waiters := s.waiters
 	s.waiters = nil
-	last := s.dropLocked(s.at)
+	end := s.dropLocked(s.at)
 	s.mu.Unlock()
 	for _, w := range waiters {
 		close(w.done)
 	}
-	if last {
-		return s.at.snap.Close()
-	}
-	return nil
+	return end()
 }
 
 func (s *State) isClosed() bool {
@@ -145,17 +155,31 @@ func (s *State) View() *View {
 // release gives back one reference of a view.
 func (s *State) release(m *moment) {
 	s.mu.Lock()
-	last := s.dropLocked(m)
+	end := s.dropLocked(m)
 	s.mu.Unlock()
-	if last {
-		// Nothing was written through it: there is nothing to lose by a failure.
-		_ = m.snap.Close()
-	}
+	// Nothing was written through it: there is nothing to lose by a failure.
+	_ = end()
 }
 
-func (s *State) dropLocked(m *moment) (last bool) {
-	m.refs--
-	return m.refs == 0
+// dropLocked gives back one reference. What it answers is to be called without the lock.
+func (s *State) dropLocked(m *moment) (end func() error) {
+	if m.refs--; m.refs > 0 {
+		return func() error { return nil }
+	}
+	return func() error {
+		err := m.snap.Close()
+		s.mu.Lock()
+		m.home.moments--
+		retired := m.home.retired
+		if m.home.moments > 0 {
+			retired = nil
+		}
+		s.mu.Unlock()
+		if retired != nil {
+			retired()
+		}
+		return err
+	}
 }
 
 // publish makes m what Views see, and wakes who waited for it.
@@ -174,12 +198,9 @@ func (s *State) publish(m *moment) error {
 	}
 	clear(s.waiters[len(rest):])
 	s.waiters = rest
-	last := s.dropLocked(old)
+	end := s.dropLocked(old)
 	s.mu.Unlock()
-	if last {
-		return old.snap.Close()
-	}
-	return nil
+	return end()
 }
 
 // Wait returns once index is applied, or with the cause of ctx's end.
@@ -220,35 +241,6 @@ func (s *State) forget(w *waiter) {
 			return
 		}
 	}
-}
-
-// Witness answers Raft's index, term and configuration as last witnessed (R-B1); zero when never.
-func (s *State) Witness() (*metav1.Witness, error) {
-	r := rows{src: stored{s.store}}
-	w := &metav1.Witness{}
-	r.read(oneRow(nil, rangeWitness), w)
-	if r.err != nil {
-		return nil, fmt.Errorf("read witness: %w", r.err)
-	}
-	return w, nil
-}
-
-// SetWitness records it, outside the hash. With sync, it and everything applied
-// before it is durable on return: that is what lets the log be compacted (R-B8).
-func (s *State) SetWitness(w *metav1.Witness, sync bool) error {
-	value, err := proto.Marshal(w)
-	if err != nil {
-		return fmt.Errorf("write witness: %w", err)
-	}
-	if err := s.store.Set(oneRow(nil, rangeWitness), value); err != nil {
-		return fmt.Errorf("write witness: %w", err)
-	}
-	if sync {
-		if err := s.store.Sync(); err != nil {
-			return fmt.Errorf("write witness: %w", err)
-		}
-	}
-	return nil
 }
 
 // Defects lists the last commands that panicked, at most 100, oldest first (M2).

@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -38,8 +39,8 @@ func (m *tally) Apply(l *raft.Log) any {
 	return nil
 }
 
-func (m *tally) Snapshot() (raft.FSMSnapshot, error) { return nil, ErrNoSnapshots }
-func (m *tally) Restore(io.ReadCloser) error         { return ErrNoSnapshots }
+func (m *tally) Snapshot() (raft.FSMSnapshot, error) { return nil, errors.ErrUnsupported }
+func (m *tally) Restore(io.ReadCloser) error         { return errors.ErrUnsupported }
 
 func (m *tally) state() (n int, sum [32]byte, more chan struct{}) {
 	m.mu.Lock()

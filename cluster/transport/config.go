@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // Credentials are what a node shows and trusts. cluster.Trust is one.
@@ -47,6 +50,11 @@ type Config struct {
 	Gate func() error
 	// Dial opens connections. Nil: net.Dialer. Chaos tests put faults here.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Install is given every snapshot that a leader sends to this node. It must
+	// read data to io.EOF before it believes it, and answers for Raft. Nil: refused.
+	Install func(ctx context.Context, req *raft.InstallSnapshotRequest, data io.Reader) (*raft.InstallSnapshotResponse, error)
+	// Snapshot opens this node's state for one that pulls it (M9). Nil: refused.
+	Snapshot func() (req *raft.InstallSnapshotRequest, data io.ReadCloser, err error)
 	// Log takes what operators should see: refused handshakes, panics. Nil: none.
 	Log *slog.Logger
 
@@ -67,6 +75,12 @@ type Config struct {
 	// AppendTimeout ends an append; a second more is granted for each 4 MiB.
 	// Default 5 s.
 	AppendTimeout time.Duration
+	// SnapshotTimeout ends a snapshot of which no byte came or went for so long.
+	// There is no other bound on the way. Default 30 s.
+	SnapshotTimeout time.Duration
+	// InstallTimeout is how long a peer may take to install a snapshot that it has
+	// received. Default 2 min.
+	InstallTimeout time.Duration
 	// SilentAfter cuts a connection on which a call ran into its deadline if
 	// nothing was read from it for so long. TCP alone would wait out its
 	// retransmission backoff, long after the network has healed. Default 2 s.
@@ -98,6 +112,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.HeartbeatTimeout, 250*time.Millisecond)
 	setDefault(&c.VoteTimeout, 500*time.Millisecond)
 	setDefault(&c.AppendTimeout, 5*time.Second)
+	setDefault(&c.SnapshotTimeout, 30*time.Second)
+	setDefault(&c.InstallTimeout, 2*time.Minute)
 	setDefault(&c.SilentAfter, 2*time.Second)
 	setDefault(&c.DrainTimeout, time.Second)
 	if c.Gate == nil {
@@ -136,8 +152,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("transport config: MaxMessage is %d, must be at least %d", c.MaxMessage, 2*mib)
 	case c.MaxAppend < frameSize:
 		return fmt.Errorf("transport config: MaxAppend is %d, must be at least %d", c.MaxAppend, frameSize)
-	case min(c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout, c.SilentAfter, c.DrainTimeout) < 0:
-		return errors.New("transport config: HeartbeatTimeout, VoteTimeout, AppendTimeout, SilentAfter and DrainTimeout must not be negative")
+	case min(c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout, c.SnapshotTimeout, c.InstallTimeout, c.SilentAfter, c.DrainTimeout) < 0:
+		return errors.New("transport config: HeartbeatTimeout, VoteTimeout, AppendTimeout, SnapshotTimeout, InstallTimeout, SilentAfter and DrainTimeout must not be negative")
 	}
 	return nil
 }

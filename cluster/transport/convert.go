@@ -174,3 +174,41 @@ func timedOutToWire(r *raft.TimeoutNowResponse) *raftv1.TimeoutNowResponse {
 func timedOutFromWire(w *raftv1.TimeoutNowResponse) raft.TimeoutNowResponse {
 	return raft.TimeoutNowResponse{RPCHeader: headerFromWire(w.GetHeader())}
 }
+
+func installToWire(r *raft.InstallSnapshotRequest) *raftv1.SnapshotHead {
+	return &raftv1.SnapshotHead{
+		Header:             headerToWire(r.RPCHeader),
+		SnapshotVersion:    int64(r.SnapshotVersion),
+		Term:               r.Term,
+		Leader:             r.Leader,
+		LastLogIndex:       r.LastLogIndex,
+		LastLogTerm:        r.LastLogTerm,
+		Peers:              r.Peers,
+		Configuration:      r.Configuration,
+		ConfigurationIndex: r.ConfigurationIndex,
+		Size:               r.Size,
+	}
+}
+
+func installFromWire(w *raftv1.SnapshotHead) *raft.InstallSnapshotRequest {
+	return &raft.InstallSnapshotRequest{
+		RPCHeader:          headerFromWire(w.GetHeader()),
+		SnapshotVersion:    raft.SnapshotVersion(w.GetSnapshotVersion()),
+		Term:               w.GetTerm(),
+		Leader:             w.GetLeader(),
+		LastLogIndex:       w.GetLastLogIndex(),
+		LastLogTerm:        w.GetLastLogTerm(),
+		Peers:              w.GetPeers(),
+		Configuration:      w.GetConfiguration(),
+		ConfigurationIndex: w.GetConfigurationIndex(),
+		Size:               w.GetSize(),
+	}
+}
+
+func installedToWire(r *raft.InstallSnapshotResponse) *raftv1.InstallSnapshotResponse {
+	return &raftv1.InstallSnapshotResponse{Header: headerToWire(r.RPCHeader), Term: r.Term, Success: r.Success}
+}
+
+func installedFromWire(w *raftv1.InstallSnapshotResponse) raft.InstallSnapshotResponse {
+	return raft.InstallSnapshotResponse{RPCHeader: headerFromWire(w.GetHeader()), Term: w.GetTerm(), Success: w.GetSuccess()}
+}

@@ -99,6 +99,10 @@ func TestEveryFieldOfEveryRaftStructCrossesTheWire(t *testing.T) {
 		same(r, nowReq, func() (any, error) { return timeoutNowFromWire(wired(t, timeoutNowToWire(nowReq))), nil })
 		nowResp := new(raft.TimeoutNowResponse)
 		same(r, nowResp, func() (any, error) { v := timedOutFromWire(wired(t, timedOutToWire(nowResp))); return &v, nil })
+		installReq := new(raft.InstallSnapshotRequest)
+		same(r, installReq, func() (any, error) { return installFromWire(wired(t, installToWire(installReq))), nil })
+		installResp := new(raft.InstallSnapshotResponse)
+		same(r, installResp, func() (any, error) { v := installedFromWire(wired(t, installedToWire(installResp))); return &v, nil })
 		entry := new(raft.Log)
 		same(r, entry, func() (any, error) { return entryFromWire(wired(t, entryToWire(entry))) })
 	}

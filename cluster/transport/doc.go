@@ -24,7 +24,8 @@
 //	T2  Every call names the caller's cluster id and incarnation; another's is
 //	    refused with FailedPrecondition before the handler runs, except on the
 //	    methods of Config.Open, which are for nodes that do not belong yet.
-//	T3  Every call that Raft makes has a deadline, and nothing is left behind
+//	T3  Every call that Raft makes has a deadline (snapshots: one of progress,
+//	    SnapshotTimeout), and nothing is left behind
 //	    when it is reached: no goroutine, no queued request that runs later.
 //	T4  A peer's address is looked up anew on every dial; a lost connection is
 //	    redialled within a second; one that has gone silent is cut.
@@ -40,6 +41,7 @@
 // after a rejected append). A peer that was out of reach for more than about a
 // minute may wait up to 10 s for its first entries: Raft doubles its pause
 // after each append that fails, and an append waits at most AppendTimeout for
-// the peer to come back. It does not carry Raft snapshots: the log is not
-// compacted yet, so Raft never sends one; a call answers ErrNoSnapshots.
+// the peer to come back. A snapshot that comes is never given to Raft but to
+// Config.Install: Raft's own way of installing one loses or wedges
+// (design-review.md R-B2 to R-B4).
 package transport

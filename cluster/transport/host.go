@@ -97,5 +97,6 @@ func (h *Host) stop() {
 	cut := time.AfterFunc(h.cfg.DrainTimeout, h.server.Stop)
 	h.server.GracefulStop()
 	cut.Stop()
+	h.raft.receiving.Wait() // their streams have ended
 	h.peers.close()
 }

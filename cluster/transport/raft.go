@@ -17,10 +17,6 @@ import (
 	raftv1 "github.com/pontoon-registry/pontoon/proto/pontoon/raft/v1"
 )
 
-// ErrNoSnapshots answers InstallSnapshot: the log is never compacted in this
-// version, so no peer needs one, and a node that asks for one is in error.
-var ErrNoSnapshots = errors.New("raft snapshots are not carried: this version never compacts the log")
-
 // Raft is the endpoint for Raft calls. It lives as long as its Host, while
 // Raft itself may be stopped and made again: each time it gets an Instance.
 type Raft struct {
@@ -28,6 +24,8 @@ type Raft struct {
 	// streams bounds the large appends that are held in memory at once: one of
 	// the leader and one of a leader that is being deposed.
 	streams chan struct{}
+	// receiving are the goroutines that read snapshots off the wire.
+	receiving sync.WaitGroup
 
 	mu sync.Mutex // orders the replacement of current
 	// current is nil while no Raft runs here.
@@ -107,11 +105,6 @@ func (i *Instance) SetHeartbeatHandler(cb func(raft.RPC)) {
 // package's documentation).
 func (i *Instance) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
-}
-
-// InstallSnapshot implements raft.Transport by refusing.
-func (i *Instance) InstallSnapshot(raft.ServerID, raft.ServerAddress, *raft.InstallSnapshotRequest, *raft.InstallSnapshotResponse, io.Reader) error {
-	return ErrNoSnapshots
 }
 
 // isHeartbeat tells heartbeats as Raft builds them: nothing but a term.

@@ -85,9 +85,6 @@ func TestWhatIsNotCarriedSaysSo(t *testing.T) {
 	if _, err := i.AppendEntriesPipeline("node-b", "node-b"); !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
 		t.Errorf("got %v", err)
 	}
-	if err := i.InstallSnapshot("node-b", "node-b", nil, nil, nil); !errors.Is(err, ErrNoSnapshots) {
-		t.Errorf("got %v", err)
-	}
 	if _, ok := any(i).(raft.WithClose); ok {
 		t.Error("raft would close the transport with itself")
 	}

@@ -812,6 +812,149 @@ func (x *JoinResponse) GetNodes() []*v1.Node {
 	return nil
 }
 
+// HashesRequest names log indexes, multiples of 1,000, at most 64.
+type HashesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Indexes       []uint64               `protobuf:"varint,1,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashesRequest) Reset() {
+	*x = HashesRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashesRequest) ProtoMessage() {}
+
+func (x *HashesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashesRequest.ProtoReflect.Descriptor instead.
+func (*HashesRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *HashesRequest) GetIndexes() []uint64 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+type HashesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request; an index that the node has not noted, or no longer has, is left out.
+	Notes         []*HashNote `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashesResponse) Reset() {
+	*x = HashesResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashesResponse) ProtoMessage() {}
+
+func (x *HashesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashesResponse.ProtoReflect.Descriptor instead.
+func (*HashesResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *HashesResponse) GetNotes() []*HashNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// HashNote is the head of the hash chain after index.
+type HashNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashNote) Reset() {
+	*x = HashNote{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashNote) ProtoMessage() {}
+
+func (x *HashNote) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashNote.ProtoReflect.Descriptor instead.
+func (*HashNote) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *HashNote) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HashNote) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 var File_pontoon_cluster_v1_node_proto protoreflect.FileDescriptor
 
 const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
@@ -867,14 +1010,22 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12+\n" +
-	"\x05nodes\x18\x06 \x03(\v2\x15.pontoon.meta.v1.NodeR\x05nodes2\xf9\x03\n" +
+	"\x05nodes\x18\x06 \x03(\v2\x15.pontoon.meta.v1.NodeR\x05nodes\")\n" +
+	"\rHashesRequest\x12\x18\n" +
+	"\aindexes\x18\x01 \x03(\x04R\aindexes\"D\n" +
+	"\x0eHashesResponse\x122\n" +
+	"\x05notes\x18\x01 \x03(\v2\x1c.pontoon.cluster.v1.HashNoteR\x05notes\"8\n" +
+	"\bHashNote\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha2562\xca\x04\n" +
 	"\vNodeService\x12R\n" +
 	"\aPropose\x12\".pontoon.cluster.v1.ProposeRequest\x1a#.pontoon.cluster.v1.ProposeResponse\x12X\n" +
 	"\tReadIndex\x12$.pontoon.cluster.v1.ReadIndexRequest\x1a%.pontoon.cluster.v1.ReadIndexResponse\x12I\n" +
 	"\x04Term\x12\x1f.pontoon.cluster.v1.TermRequest\x1a .pontoon.cluster.v1.TermResponse\x12U\n" +
 	"\bDescribe\x12#.pontoon.cluster.v1.DescribeRequest\x1a$.pontoon.cluster.v1.DescribeResponse\x12O\n" +
 	"\x06Pledge\x12!.pontoon.cluster.v1.PledgeRequest\x1a\".pontoon.cluster.v1.PledgeResponse\x12I\n" +
-	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
+	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponse\x12O\n" +
+	"\x06Hashes\x12!.pontoon.cluster.v1.HashesRequest\x1a\".pontoon.cluster.v1.HashesResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_pontoon_cluster_v1_node_proto_rawDescOnce sync.Once
@@ -888,7 +1039,7 @@ func file_pontoon_cluster_v1_node_proto_rawDescGZIP() []byte {
 	return file_pontoon_cluster_v1_node_proto_rawDescData
 }
 
-var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_pontoon_cluster_v1_node_proto_goTypes = []any{
 	(*ProposeRequest)(nil),    // 0: pontoon.cluster.v1.ProposeRequest
 	(*ProposeResponse)(nil),   // 1: pontoon.cluster.v1.ProposeResponse
@@ -904,37 +1055,43 @@ var file_pontoon_cluster_v1_node_proto_goTypes = []any{
 	(*PledgeResponse)(nil),    // 11: pontoon.cluster.v1.PledgeResponse
 	(*JoinRequest)(nil),       // 12: pontoon.cluster.v1.JoinRequest
 	(*JoinResponse)(nil),      // 13: pontoon.cluster.v1.JoinResponse
-	(*v1.Result)(nil),         // 14: pontoon.meta.v1.Result
-	(*v1.Refusal)(nil),        // 15: pontoon.meta.v1.Refusal
-	(*v1.Node)(nil),           // 16: pontoon.meta.v1.Node
+	(*HashesRequest)(nil),     // 14: pontoon.cluster.v1.HashesRequest
+	(*HashesResponse)(nil),    // 15: pontoon.cluster.v1.HashesResponse
+	(*HashNote)(nil),          // 16: pontoon.cluster.v1.HashNote
+	(*v1.Result)(nil),         // 17: pontoon.meta.v1.Result
+	(*v1.Refusal)(nil),        // 18: pontoon.meta.v1.Refusal
+	(*v1.Node)(nil),           // 19: pontoon.meta.v1.Node
 }
 var file_pontoon_cluster_v1_node_proto_depIdxs = []int32{
 	2,  // 0: pontoon.cluster.v1.ProposeResponse.outcomes:type_name -> pontoon.cluster.v1.Outcome
-	14, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
-	15, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
-	16, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
+	17, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
+	18, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
+	19, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
 	9,  // 4: pontoon.cluster.v1.DescribeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 5: pontoon.cluster.v1.PledgeRequest.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 6: pontoon.cluster.v1.PledgeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
-	16, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
-	16, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
-	0,  // 9: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
-	3,  // 10: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
-	5,  // 11: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
-	7,  // 12: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
-	10, // 13: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
-	12, // 14: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
-	1,  // 15: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
-	4,  // 16: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
-	6,  // 17: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
-	8,  // 18: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
-	11, // 19: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
-	13, // 20: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
+	19, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
+	16, // 9: pontoon.cluster.v1.HashesResponse.notes:type_name -> pontoon.cluster.v1.HashNote
+	0,  // 10: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
+	3,  // 11: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
+	5,  // 12: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
+	7,  // 13: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
+	10, // 14: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
+	12, // 15: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
+	14, // 16: pontoon.cluster.v1.NodeService.Hashes:input_type -> pontoon.cluster.v1.HashesRequest
+	1,  // 17: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
+	4,  // 18: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
+	6,  // 19: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
+	8,  // 20: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
+	11, // 21: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
+	13, // 22: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
+	15, // 23: pontoon.cluster.v1.NodeService.Hashes:output_type -> pontoon.cluster.v1.HashesResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_cluster_v1_node_proto_init() }
@@ -948,7 +1105,7 @@ func file_pontoon_cluster_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_cluster_v1_node_proto_rawDesc), len(file_pontoon_cluster_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

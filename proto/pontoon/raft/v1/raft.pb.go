@@ -863,6 +863,380 @@ func (x *TimeoutNowResponse) GetHeader() *Header {
 	return nil
 }
 
+// InstallSnapshotRequest is one frame of a snapshot on its way to a follower.
+type InstallSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Frame         *SnapshotFrame         `protobuf:"bytes,1,opt,name=frame,proto3" json:"frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallSnapshotRequest) Reset() {
+	*x = InstallSnapshotRequest{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallSnapshotRequest) ProtoMessage() {}
+
+func (x *InstallSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*InstallSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *InstallSnapshotRequest) GetFrame() *SnapshotFrame {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+// SnapshotFrame is a piece of a snapshot. The first frame holds the head and
+// nothing else; the following ones data, in pieces of at most 1 MiB; the last one
+// the checksum and nothing else. A stream that ends without it is none.
+type SnapshotFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Head  *SnapshotHead          `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
+	// More of the archive: a tar of the files of the state.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// SHA-256 of all data.
+	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFrame) Reset() {
+	*x = SnapshotFrame{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFrame) ProtoMessage() {}
+
+func (x *SnapshotFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFrame.ProtoReflect.Descriptor instead.
+func (*SnapshotFrame) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SnapshotFrame) GetHead() *SnapshotHead {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *SnapshotFrame) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SnapshotFrame) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+// SnapshotHead is raft.InstallSnapshotRequest.
+type SnapshotHead struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Header          *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	SnapshotVersion int64                  `protobuf:"varint,2,opt,name=snapshot_version,json=snapshotVersion,proto3" json:"snapshot_version,omitempty"`
+	Term            uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Leader          []byte                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The last entry that the snapshot contains.
+	LastLogIndex uint64 `protobuf:"varint,5,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"`
+	LastLogTerm  uint64 `protobuf:"varint,6,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	// Of an older protocol version of the library; empty.
+	Peers []byte `protobuf:"bytes,7,opt,name=peers,proto3" json:"peers,omitempty"`
+	// Raft's configuration as of that entry, encoded by the library.
+	Configuration      []byte `protobuf:"bytes,8,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	ConfigurationIndex uint64 `protobuf:"varint,9,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	// How many bytes of data follow.
+	Size          int64 `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotHead) Reset() {
+	*x = SnapshotHead{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHead) ProtoMessage() {}
+
+func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHead.ProtoReflect.Descriptor instead.
+func (*SnapshotHead) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotHead) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetSnapshotVersion() int64 {
+	if x != nil {
+		return x.SnapshotVersion
+	}
+	return 0
+}
+
+func (x *SnapshotHead) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *SnapshotHead) GetLeader() []byte {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetLastLogIndex() uint64 {
+	if x != nil {
+		return x.LastLogIndex
+	}
+	return 0
+}
+
+func (x *SnapshotHead) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
+}
+
+func (x *SnapshotHead) GetPeers() []byte {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *SnapshotHead) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// InstallSnapshotResponse is raft.InstallSnapshotResponse.
+type InstallSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *Header                `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Success       bool                   `protobuf:"varint,3,opt,name=success,proto3" json:"success,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallSnapshotResponse) Reset() {
+	*x = InstallSnapshotResponse{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallSnapshotResponse) ProtoMessage() {}
+
+func (x *InstallSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*InstallSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *InstallSnapshotResponse) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *InstallSnapshotResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *InstallSnapshotResponse) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+// PullSnapshotRequest asks for a state.
+type PullSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullSnapshotRequest) Reset() {
+	*x = PullSnapshotRequest{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullSnapshotRequest) ProtoMessage() {}
+
+func (x *PullSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*PullSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{16}
+}
+
+// PullSnapshotResponse is one frame of the state that was asked for.
+type PullSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Frame         *SnapshotFrame         `protobuf:"bytes,1,opt,name=frame,proto3" json:"frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullSnapshotResponse) Reset() {
+	*x = PullSnapshotResponse{}
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullSnapshotResponse) ProtoMessage() {}
+
+func (x *PullSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_raft_v1_raft_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*PullSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_raft_v1_raft_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PullSnapshotResponse) GetFrame() *SnapshotFrame {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
 var File_pontoon_raft_v1_raft_proto protoreflect.FileDescriptor
 
 const file_pontoon_raft_v1_raft_proto_rawDesc = "" +
@@ -931,14 +1305,41 @@ const file_pontoon_raft_v1_raft_proto_rawDesc = "" +
 	"\x11TimeoutNowRequest\x12/\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.pontoon.raft.v1.HeaderR\x06header\"E\n" +
 	"\x12TimeoutNowResponse\x12/\n" +
-	"\x06header\x18\x01 \x01(\v2\x17.pontoon.raft.v1.HeaderR\x06header2\xf5\x03\n" +
+	"\x06header\x18\x01 \x01(\v2\x17.pontoon.raft.v1.HeaderR\x06header\"N\n" +
+	"\x16InstallSnapshotRequest\x124\n" +
+	"\x05frame\x18\x01 \x01(\v2\x1e.pontoon.raft.v1.SnapshotFrameR\x05frame\"n\n" +
+	"\rSnapshotFrame\x121\n" +
+	"\x04head\x18\x01 \x01(\v2\x1d.pontoon.raft.v1.SnapshotHeadR\x04head\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"\xe1\x02\n" +
+	"\fSnapshotHead\x12/\n" +
+	"\x06header\x18\x01 \x01(\v2\x17.pontoon.raft.v1.HeaderR\x06header\x12)\n" +
+	"\x10snapshot_version\x18\x02 \x01(\x03R\x0fsnapshotVersion\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\fR\x06leader\x12$\n" +
+	"\x0elast_log_index\x18\x05 \x01(\x04R\flastLogIndex\x12\"\n" +
+	"\rlast_log_term\x18\x06 \x01(\x04R\vlastLogTerm\x12\x14\n" +
+	"\x05peers\x18\a \x01(\fR\x05peers\x12$\n" +
+	"\rconfiguration\x18\b \x01(\fR\rconfiguration\x12/\n" +
+	"\x13configuration_index\x18\t \x01(\x04R\x12configurationIndex\x12\x12\n" +
+	"\x04size\x18\n" +
+	" \x01(\x03R\x04size\"x\n" +
+	"\x17InstallSnapshotResponse\x12/\n" +
+	"\x06header\x18\x01 \x01(\v2\x17.pontoon.raft.v1.HeaderR\x06header\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x18\n" +
+	"\asuccess\x18\x03 \x01(\bR\asuccess\"\x15\n" +
+	"\x13PullSnapshotRequest\"L\n" +
+	"\x14PullSnapshotResponse\x124\n" +
+	"\x05frame\x18\x01 \x01(\v2\x1e.pontoon.raft.v1.SnapshotFrameR\x05frame2\xbc\x05\n" +
 	"\vRaftService\x12^\n" +
 	"\rAppendEntries\x12%.pontoon.raft.v1.AppendEntriesRequest\x1a&.pontoon.raft.v1.AppendEntriesResponse\x12r\n" +
 	"\x13AppendEntriesStream\x12+.pontoon.raft.v1.AppendEntriesStreamRequest\x1a,.pontoon.raft.v1.AppendEntriesStreamResponse(\x01\x12X\n" +
 	"\vRequestVote\x12#.pontoon.raft.v1.RequestVoteRequest\x1a$.pontoon.raft.v1.RequestVoteResponse\x12a\n" +
 	"\x0eRequestPreVote\x12&.pontoon.raft.v1.RequestPreVoteRequest\x1a'.pontoon.raft.v1.RequestPreVoteResponse\x12U\n" +
 	"\n" +
-	"TimeoutNow\x12\".pontoon.raft.v1.TimeoutNowRequest\x1a#.pontoon.raft.v1.TimeoutNowResponseBBZ@github.com/pontoon-registry/pontoon/proto/pontoon/raft/v1;raftv1b\x06proto3"
+	"TimeoutNow\x12\".pontoon.raft.v1.TimeoutNowRequest\x1a#.pontoon.raft.v1.TimeoutNowResponse\x12f\n" +
+	"\x0fInstallSnapshot\x12'.pontoon.raft.v1.InstallSnapshotRequest\x1a(.pontoon.raft.v1.InstallSnapshotResponse(\x01\x12]\n" +
+	"\fPullSnapshot\x12$.pontoon.raft.v1.PullSnapshotRequest\x1a%.pontoon.raft.v1.PullSnapshotResponse0\x01BBZ@github.com/pontoon-registry/pontoon/proto/pontoon/raft/v1;raftv1b\x06proto3"
 
 var (
 	file_pontoon_raft_v1_raft_proto_rawDescOnce sync.Once
@@ -952,7 +1353,7 @@ func file_pontoon_raft_v1_raft_proto_rawDescGZIP() []byte {
 	return file_pontoon_raft_v1_raft_proto_rawDescData
 }
 
-var file_pontoon_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_pontoon_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_pontoon_raft_v1_raft_proto_goTypes = []any{
 	(*Header)(nil),                      // 0: pontoon.raft.v1.Header
 	(*Entry)(nil),                       // 1: pontoon.raft.v1.Entry
@@ -966,10 +1367,16 @@ var file_pontoon_raft_v1_raft_proto_goTypes = []any{
 	(*RequestPreVoteResponse)(nil),      // 9: pontoon.raft.v1.RequestPreVoteResponse
 	(*TimeoutNowRequest)(nil),           // 10: pontoon.raft.v1.TimeoutNowRequest
 	(*TimeoutNowResponse)(nil),          // 11: pontoon.raft.v1.TimeoutNowResponse
-	(*timestamppb.Timestamp)(nil),       // 12: google.protobuf.Timestamp
+	(*InstallSnapshotRequest)(nil),      // 12: pontoon.raft.v1.InstallSnapshotRequest
+	(*SnapshotFrame)(nil),               // 13: pontoon.raft.v1.SnapshotFrame
+	(*SnapshotHead)(nil),                // 14: pontoon.raft.v1.SnapshotHead
+	(*InstallSnapshotResponse)(nil),     // 15: pontoon.raft.v1.InstallSnapshotResponse
+	(*PullSnapshotRequest)(nil),         // 16: pontoon.raft.v1.PullSnapshotRequest
+	(*PullSnapshotResponse)(nil),        // 17: pontoon.raft.v1.PullSnapshotResponse
+	(*timestamppb.Timestamp)(nil),       // 18: google.protobuf.Timestamp
 }
 var file_pontoon_raft_v1_raft_proto_depIdxs = []int32{
-	12, // 0: pontoon.raft.v1.Entry.appended_at:type_name -> google.protobuf.Timestamp
+	18, // 0: pontoon.raft.v1.Entry.appended_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: pontoon.raft.v1.AppendEntriesRequest.header:type_name -> pontoon.raft.v1.Header
 	1,  // 2: pontoon.raft.v1.AppendEntriesRequest.entries:type_name -> pontoon.raft.v1.Entry
 	0,  // 3: pontoon.raft.v1.AppendEntriesResponse.header:type_name -> pontoon.raft.v1.Header
@@ -982,21 +1389,30 @@ var file_pontoon_raft_v1_raft_proto_depIdxs = []int32{
 	0,  // 10: pontoon.raft.v1.RequestPreVoteResponse.header:type_name -> pontoon.raft.v1.Header
 	0,  // 11: pontoon.raft.v1.TimeoutNowRequest.header:type_name -> pontoon.raft.v1.Header
 	0,  // 12: pontoon.raft.v1.TimeoutNowResponse.header:type_name -> pontoon.raft.v1.Header
-	2,  // 13: pontoon.raft.v1.RaftService.AppendEntries:input_type -> pontoon.raft.v1.AppendEntriesRequest
-	4,  // 14: pontoon.raft.v1.RaftService.AppendEntriesStream:input_type -> pontoon.raft.v1.AppendEntriesStreamRequest
-	6,  // 15: pontoon.raft.v1.RaftService.RequestVote:input_type -> pontoon.raft.v1.RequestVoteRequest
-	8,  // 16: pontoon.raft.v1.RaftService.RequestPreVote:input_type -> pontoon.raft.v1.RequestPreVoteRequest
-	10, // 17: pontoon.raft.v1.RaftService.TimeoutNow:input_type -> pontoon.raft.v1.TimeoutNowRequest
-	3,  // 18: pontoon.raft.v1.RaftService.AppendEntries:output_type -> pontoon.raft.v1.AppendEntriesResponse
-	5,  // 19: pontoon.raft.v1.RaftService.AppendEntriesStream:output_type -> pontoon.raft.v1.AppendEntriesStreamResponse
-	7,  // 20: pontoon.raft.v1.RaftService.RequestVote:output_type -> pontoon.raft.v1.RequestVoteResponse
-	9,  // 21: pontoon.raft.v1.RaftService.RequestPreVote:output_type -> pontoon.raft.v1.RequestPreVoteResponse
-	11, // 22: pontoon.raft.v1.RaftService.TimeoutNow:output_type -> pontoon.raft.v1.TimeoutNowResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 13: pontoon.raft.v1.InstallSnapshotRequest.frame:type_name -> pontoon.raft.v1.SnapshotFrame
+	14, // 14: pontoon.raft.v1.SnapshotFrame.head:type_name -> pontoon.raft.v1.SnapshotHead
+	0,  // 15: pontoon.raft.v1.SnapshotHead.header:type_name -> pontoon.raft.v1.Header
+	0,  // 16: pontoon.raft.v1.InstallSnapshotResponse.header:type_name -> pontoon.raft.v1.Header
+	13, // 17: pontoon.raft.v1.PullSnapshotResponse.frame:type_name -> pontoon.raft.v1.SnapshotFrame
+	2,  // 18: pontoon.raft.v1.RaftService.AppendEntries:input_type -> pontoon.raft.v1.AppendEntriesRequest
+	4,  // 19: pontoon.raft.v1.RaftService.AppendEntriesStream:input_type -> pontoon.raft.v1.AppendEntriesStreamRequest
+	6,  // 20: pontoon.raft.v1.RaftService.RequestVote:input_type -> pontoon.raft.v1.RequestVoteRequest
+	8,  // 21: pontoon.raft.v1.RaftService.RequestPreVote:input_type -> pontoon.raft.v1.RequestPreVoteRequest
+	10, // 22: pontoon.raft.v1.RaftService.TimeoutNow:input_type -> pontoon.raft.v1.TimeoutNowRequest
+	12, // 23: pontoon.raft.v1.RaftService.InstallSnapshot:input_type -> pontoon.raft.v1.InstallSnapshotRequest
+	16, // 24: pontoon.raft.v1.RaftService.PullSnapshot:input_type -> pontoon.raft.v1.PullSnapshotRequest
+	3,  // 25: pontoon.raft.v1.RaftService.AppendEntries:output_type -> pontoon.raft.v1.AppendEntriesResponse
+	5,  // 26: pontoon.raft.v1.RaftService.AppendEntriesStream:output_type -> pontoon.raft.v1.AppendEntriesStreamResponse
+	7,  // 27: pontoon.raft.v1.RaftService.RequestVote:output_type -> pontoon.raft.v1.RequestVoteResponse
+	9,  // 28: pontoon.raft.v1.RaftService.RequestPreVote:output_type -> pontoon.raft.v1.RequestPreVoteResponse
+	11, // 29: pontoon.raft.v1.RaftService.TimeoutNow:output_type -> pontoon.raft.v1.TimeoutNowResponse
+	15, // 30: pontoon.raft.v1.RaftService.InstallSnapshot:output_type -> pontoon.raft.v1.InstallSnapshotResponse
+	17, // 31: pontoon.raft.v1.RaftService.PullSnapshot:output_type -> pontoon.raft.v1.PullSnapshotResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_raft_v1_raft_proto_init() }
@@ -1010,7 +1426,7 @@ func file_pontoon_raft_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_raft_v1_raft_proto_rawDesc), len(file_pontoon_raft_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

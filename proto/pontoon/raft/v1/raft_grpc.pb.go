@@ -30,14 +30,15 @@ const (
 	RaftService_RequestVote_FullMethodName         = "/pontoon.raft.v1.RaftService/RequestVote"
 	RaftService_RequestPreVote_FullMethodName      = "/pontoon.raft.v1.RaftService/RequestPreVote"
 	RaftService_TimeoutNow_FullMethodName          = "/pontoon.raft.v1.RaftService/TimeoutNow"
+	RaftService_InstallSnapshot_FullMethodName     = "/pontoon.raft.v1.RaftService/InstallSnapshot"
+	RaftService_PullSnapshot_FullMethodName        = "/pontoon.raft.v1.RaftService/PullSnapshot"
 )
 
 // RaftServiceClient is the client API for RaftService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// RaftService carries Raft between two nodes of one cluster. Snapshots are not
-// part of it yet: while the log is never compacted none is ever sent.
+// RaftService carries Raft between two nodes of one cluster.
 type RaftServiceClient interface {
 	// AppendEntries carries heartbeats and requests of at most 1 MiB.
 	AppendEntries(ctx context.Context, in *AppendEntriesRequest, opts ...grpc.CallOption) (*AppendEntriesResponse, error)
@@ -52,6 +53,13 @@ type RaftServiceClient interface {
 	// TimeoutNow asks the receiver to start an election at once (leadership
 	// transfer, Raft dissertation 3.10).
 	TimeoutNow(ctx context.Context, in *TimeoutNowRequest, opts ...grpc.CallOption) (*TimeoutNowResponse, error)
+	// InstallSnapshot brings a node that lacks more than the log holds a whole
+	// state. The receiver installs it before it answers, or answers success at once
+	// when it has no need of it (design-review.md R-B4).
+	InstallSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[InstallSnapshotRequest, InstallSnapshotResponse], error)
+	// PullSnapshot answers the state of the leader, to a node that finds its own
+	// state to differ from the majority's (M9).
+	PullSnapshot(ctx context.Context, in *PullSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullSnapshotResponse], error)
 }
 
 type raftServiceClient struct {
@@ -115,12 +123,43 @@ func (c *raftServiceClient) TimeoutNow(ctx context.Context, in *TimeoutNowReques
 	return out, nil
 }
 
+func (c *raftServiceClient) InstallSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[InstallSnapshotRequest, InstallSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RaftService_ServiceDesc.Streams[1], RaftService_InstallSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[InstallSnapshotRequest, InstallSnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RaftService_InstallSnapshotClient = grpc.ClientStreamingClient[InstallSnapshotRequest, InstallSnapshotResponse]
+
+func (c *raftServiceClient) PullSnapshot(ctx context.Context, in *PullSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RaftService_ServiceDesc.Streams[2], RaftService_PullSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PullSnapshotRequest, PullSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RaftService_PullSnapshotClient = grpc.ServerStreamingClient[PullSnapshotResponse]
+
 // RaftServiceServer is the server API for RaftService service.
 // All implementations must embed UnimplementedRaftServiceServer
 // for forward compatibility.
 //
-// RaftService carries Raft between two nodes of one cluster. Snapshots are not
-// part of it yet: while the log is never compacted none is ever sent.
+// RaftService carries Raft between two nodes of one cluster.
 type RaftServiceServer interface {
 	// AppendEntries carries heartbeats and requests of at most 1 MiB.
 	AppendEntries(context.Context, *AppendEntriesRequest) (*AppendEntriesResponse, error)
@@ -135,6 +174,13 @@ type RaftServiceServer interface {
 	// TimeoutNow asks the receiver to start an election at once (leadership
 	// transfer, Raft dissertation 3.10).
 	TimeoutNow(context.Context, *TimeoutNowRequest) (*TimeoutNowResponse, error)
+	// InstallSnapshot brings a node that lacks more than the log holds a whole
+	// state. The receiver installs it before it answers, or answers success at once
+	// when it has no need of it (design-review.md R-B4).
+	InstallSnapshot(grpc.ClientStreamingServer[InstallSnapshotRequest, InstallSnapshotResponse]) error
+	// PullSnapshot answers the state of the leader, to a node that finds its own
+	// state to differ from the majority's (M9).
+	PullSnapshot(*PullSnapshotRequest, grpc.ServerStreamingServer[PullSnapshotResponse]) error
 	mustEmbedUnimplementedRaftServiceServer()
 }
 
@@ -159,6 +205,12 @@ func (UnimplementedRaftServiceServer) RequestPreVote(context.Context, *RequestPr
 }
 func (UnimplementedRaftServiceServer) TimeoutNow(context.Context, *TimeoutNowRequest) (*TimeoutNowResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TimeoutNow not implemented")
+}
+func (UnimplementedRaftServiceServer) InstallSnapshot(grpc.ClientStreamingServer[InstallSnapshotRequest, InstallSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method InstallSnapshot not implemented")
+}
+func (UnimplementedRaftServiceServer) PullSnapshot(*PullSnapshotRequest, grpc.ServerStreamingServer[PullSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method PullSnapshot not implemented")
 }
 func (UnimplementedRaftServiceServer) mustEmbedUnimplementedRaftServiceServer() {}
 func (UnimplementedRaftServiceServer) testEmbeddedByValue()                     {}
@@ -260,6 +312,24 @@ func _RaftService_TimeoutNow_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RaftService_InstallSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RaftServiceServer).InstallSnapshot(&grpc.GenericServerStream[InstallSnapshotRequest, InstallSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RaftService_InstallSnapshotServer = grpc.ClientStreamingServer[InstallSnapshotRequest, InstallSnapshotResponse]
+
+func _RaftService_PullSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PullSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RaftServiceServer).PullSnapshot(m, &grpc.GenericServerStream[PullSnapshotRequest, PullSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RaftService_PullSnapshotServer = grpc.ServerStreamingServer[PullSnapshotResponse]
+
 // RaftService_ServiceDesc is the grpc.ServiceDesc for RaftService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -289,6 +359,16 @@ var RaftService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "AppendEntriesStream",
 			Handler:       _RaftService_AppendEntriesStream_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "InstallSnapshot",
+			Handler:       _RaftService_InstallSnapshot_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PullSnapshot",
+			Handler:       _RaftService_PullSnapshot_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "pontoon/raft/v1/raft.proto",
