@@ -22,6 +22,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/prometheus/client_model v0.6.3 // tests: reads metrics back
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts of the command line (testscript)
+	github.com/sony/gobreaker/v2 v2.4.0 // the breaker before the store: small, no dependencies, calls of two steps
 	github.com/spf13/cobra v1.10.2 // the command line: help, completion, flags as people know them
 	go.etcd.io/bbolt v1.5.0 // options of the log's file
 	go.uber.org/goleak v1.3.0 // tests: no goroutine is left behind

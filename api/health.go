@@ -19,10 +19,12 @@ type Node interface {
 	DebugState() any
 }
 
-// Check is one further condition of readiness.
+// Check is one further thing to know of the node: a condition of readiness unless it is advisory.
 type Check struct {
 	// Name stands in answers and metrics: lower-case letters, digits, - and _.
 	Name string
+	// Advisory: a failure is shown and does not make the node unready, since it serves all the same.
+	Advisory bool
 	// Timeout bounds one run. Default 2 s; at most 30 s.
 	Timeout time.Duration
 	// Run answers nil or what is wrong. It should return soon after ctx ends; one that does not is reported
@@ -75,10 +77,12 @@ const nodeCheck = "node"
 
 // Result is the outcome of one check.
 type Result struct {
-	Name   string  `json:"name"`
-	OK     bool    `json:"ok"`
-	Error  string  `json:"error,omitempty"`
-	Millis float64 `json:"milliseconds"`
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Advisory results do not decide whether the node is ready.
+	Advisory bool    `json:"advisory,omitempty"`
+	Error    string  `json:"error,omitempty"`
+	Millis   float64 `json:"milliseconds"`
 }
 
 // Report is the outcome of all checks at one time.
@@ -171,7 +175,7 @@ func (h *Health) run(ctx context.Context, flight chan struct{}) Report {
 	}
 	wg.Wait()
 	for _, c := range r.Checks {
-		r.Ready = r.Ready && c.OK
+		r.Ready = r.Ready && (c.OK || c.Advisory)
 	}
 	if r.Checks[0].OK {
 		h.started.Store(true)
@@ -194,7 +198,7 @@ type check struct {
 func (c *check) do(ctx context.Context) Result {
 	begin := time.Now()
 	err := c.call(ctx)
-	res := Result{Name: c.Name, OK: err == nil, Millis: float64(time.Since(begin).Microseconds()) / 1000}
+	res := Result{Name: c.Name, OK: err == nil, Advisory: c.Advisory, Millis: float64(time.Since(begin).Microseconds()) / 1000}
 	if err != nil {
 		res.Error = err.Error()
 	}

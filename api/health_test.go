@@ -217,3 +217,16 @@ func TestDebugListenerCanBeOff(t *testing.T) {
 		t.Error(res.StatusCode)
 	}
 }
+
+// A node whose store is down serves all that needs none: the check is shown, and the node stays ready.
+func TestAnAdvisoryCheckIsShownAndDecidesNothing(t *testing.T) {
+	n := &node{}
+	h, err := NewHealth(HealthConfig{Node: n, Checks: []Check{{Name: "store", Advisory: true, Run: func(context.Context) error { return errors.New("store is down") }}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := h.Report(t.Context())
+	if !r.Ready || len(r.Checks) != 2 || r.Checks[1].OK || !r.Checks[1].Advisory || r.Checks[1].Error != "store is down" {
+		t.Errorf("%+v", r)
+	}
+}

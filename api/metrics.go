@@ -30,9 +30,14 @@ type Metrics struct {
 	storageTotal  *prometheus.CounterVec
 	storageErrors *prometheus.CounterVec
 	storageBytes  *prometheus.CounterVec
-	pulls         *prometheus.CounterVec
-	pushes        *prometheus.CounterVec
-	logins        *prometheus.CounterVec
+	// storageRefused, storageRepeated and storageOpen are what shields the store (B5).
+	storageRefused  *prometheus.CounterVec
+	storageRepeated *prometheus.CounterVec
+	storageOpen     *prometheus.GaugeVec
+	lostBlobs       prometheus.Counter
+	pulls           *prometheus.CounterVec
+	pushes          *prometheus.CounterVec
+	logins          *prometheus.CounterVec
 
 	layerBytes *prometheus.CounterVec
 

@@ -38,6 +38,12 @@ func (m *Metrics) registerStorage() {
 	m.storageTotal = m.counter("registry_storage_action_total", "Calls to the store of layers.", "action")
 	m.storageErrors = m.counter("pontoon_storage_errors_total", "Calls to the store of layers that failed.", "driver", "action")
 	m.storageBytes = m.counter("pontoon_storage_bytes_total", "Bytes moved to or from the store of layers.", "driver", "action")
+	m.storageRefused = m.counter("pontoon_storage_refused_total",
+		"Calls that the store was not asked: its breaker is open, or too many are in flight (busy).", "driver", "why")
+	m.storageRepeated = m.counter("pontoon_storage_repeated_total",
+		"What was asked of the store again after it had failed: calls, and streams that broke (read).", "driver", "action")
+	m.storageOpen = m.gauge("pontoon_storage_breaker_open", "1 while the store does not answer and is left alone; layers answer 503.", "driver")
+	m.lostBlobs = m.counter("pontoon_blobs_lost_total", "Blobs that this node found missing or damaged in the store and marked lost.").WithLabelValues()
 	m.pulls = m.counter("registry_pulls_total", "GETs of manifests and blobs, by result.", "what", "result")
 	m.pushes = m.counter("pontoon_pushes_total", "Manifests and blobs committed.", "what")
 	m.layerBytes = m.counter("pontoon_blob_bytes_total", "Bytes of blobs that clients sent or took.", "direction")
@@ -55,6 +61,24 @@ func (m *Metrics) ObserveStorage(driver, action string, took time.Duration, byte
 		m.storageErrors.WithLabelValues(driver, action).Inc()
 	}
 }
+
+// StorageRefused counts a call that a store was not asked: open or busy.
+func (m *Metrics) StorageRefused(driver, why string) {
+	m.storageRefused.WithLabelValues(oneOf(drivers(), driver), oneOf([]string{"open", "busy"}, why)).Inc()
+}
+
+// StorageRepeated counts a repetition: call or read.
+func (m *Metrics) StorageRepeated(driver, action string) {
+	m.storageRepeated.WithLabelValues(oneOf(drivers(), driver), oneOf([]string{"call", "read"}, action)).Inc()
+}
+
+// StorageOpened shows whether a store's breaker is open.
+func (m *Metrics) StorageOpened(driver string, open bool) {
+	m.storageOpen.WithLabelValues(oneOf(drivers(), driver)).Set(truth(open))
+}
+
+// Lost counts a blob that was marked lost (B7).
+func (m *Metrics) Lost() { m.lostBlobs.Inc() }
 
 func things() []string { return []string{"manifests", "blobs"} }
 

@@ -32,6 +32,20 @@
 // answered: of that one it knows that the ledger accepted it, because otherwise the attempt
 // would have been abandoned. So no two attempts use one number (R-A3).
 //
+// # How a Store is shielded (B5)
+//
+//	Retry ─► Breaker ─► Limit ─► Meter ─► driver
+//
+// Who waits must hold nothing below. Retry is outermost: while it waits it has
+// no place among the calls in flight, and each of its tries is a call like any
+// other to those below. Breaker stands before Limit: a refusal must be quick, and
+// while a dead store's last calls hang there is no place to be had. Limit stands
+// before Meter, so that its queue does not count as the store's time. A refusal
+// of Limit tells Breaker nothing: it is this node that is busy.
+//
+// fs has no Breaker: a system call that hangs answers to nobody, so only Limit
+// bounds what piles up behind it.
+//
 // # What is not promised
 //
 // Layers are not verified when they are read: the reader hashes, or the client
@@ -60,6 +74,9 @@ var (
 	ErrTakeover = errors.New("upload cannot be continued by another request")
 	// ErrUnavailable: the store does not answer, or asks to slow down. Nothing can be said of the effect.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrRefused: this node did not ask the store, because it does not answer or has too much to do already.
+	// It comes with ErrUnavailable; that nothing was done is certain.
+	ErrRefused = errors.New("not asked")
 	// ErrExists: a conditional write found the object there.
 	ErrExists = errors.New("object exists")
 	// ErrChanged: a conditional write found another version of the object.

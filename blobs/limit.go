@@ -8,21 +8,24 @@ import (
 	"time"
 )
 
-// Limit answers a Store that has at most calls calls to store in flight (B5).
-// A call that waits longer than wait for its turn is answered ErrUnavailable,
-// so that a slow store turns into quick refusals and not into a heap of waiting requests.
+// Limit answers a Store that has at most calls calls to store in flight, and as
+// many that wait for their turn (B5). A call beyond both is refused at once, one that waits longer than wait
+// then: ErrUnavailable and ErrRefused. So a slow store turns into refusals and not into a heap of waiting requests.
 //
 // A stream counts until Open answers, not until it is closed: slow clients must
 // not use the store up. Lists, Presign and the calls of a Writer after its
 // beginning do not count; a store bounds those itself. calls must be at least 1.
-func Limit(store Store, calls int, wait time.Duration) Store {
-	return &limit{Store: store, slots: make(chan struct{}, max(calls, 1)), wait: wait}
+func Limit(store Store, calls int, wait time.Duration, w Watcher) Store {
+	calls = max(calls, 1)
+	return &limit{Store: store, slots: make(chan struct{}, calls), queue: make(chan struct{}, calls), wait: wait, watch: w}
 }
 
 type limit struct {
 	Store
-	slots chan struct{}
-	wait  time.Duration
+	// slots has one in it for each call in flight, queue for each that waits.
+	slots, queue chan struct{}
+	wait         time.Duration
+	watch        Watcher
 }
 
 // errBusy is the cause with which waiting ends, to tell it from the caller's own deadline.
@@ -35,6 +38,12 @@ func (l *limit) enter(ctx context.Context, verb string) (leave func(), err error
 		return leave, nil
 	default:
 	}
+	select {
+	case l.queue <- struct{}{}:
+		defer func() { <-l.queue }()
+	default:
+		return nil, l.refuse(verb, fmt.Sprintf("and %d wait", cap(l.queue)))
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.wait, errBusy)
 	defer cancel()
 	select {
@@ -42,10 +51,15 @@ func (l *limit) enter(ctx context.Context, verb string) (leave func(), err error
 		return leave, nil
 	case <-ctx.Done():
 		if cause := context.Cause(ctx); errors.Is(cause, errBusy) {
-			return nil, fmt.Errorf("%s: %w for %v (limit %d): %w", verb, errBusy, l.wait, cap(l.slots), ErrUnavailable)
+			return nil, l.refuse(verb, fmt.Sprintf("for %v", l.wait))
 		}
 		return nil, fmt.Errorf("%s: %w", verb, context.Cause(ctx))
 	}
+}
+
+func (l *limit) refuse(verb, how string) error {
+	l.watch.Refused(RefusedBusy)
+	return fmt.Errorf("%s: %w: %w %s (limit %d): %w", verb, ErrRefused, errBusy, how, cap(l.slots), ErrUnavailable)
 }
 
 func (l *limit) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {

@@ -41,6 +41,7 @@ type node struct {
 type options struct {
 	extra string // further YAML at the top level of every node's config
 	drain string // http.drain.delay; empty: the default
+	cut   string // http.draintimeout; empty: the default
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
 }
 
@@ -92,6 +93,9 @@ func (d *deployment) configOf(n *node, join []string) string {
 	}
 	if d.options.drain != "" {
 		lines = append(lines, "  drain:", "    delay: "+d.options.drain)
+	}
+	if d.options.cut != "" {
+		lines = append(lines, "  draintimeout: "+d.options.cut)
 	}
 	if d.options.tls {
 		lines = append(lines, "  tls:", "    names: [127.0.0.1]")

@@ -116,7 +116,9 @@ func (c *call) serveBlob(d meta.Digest, b *metav1.Blob) error {
 		header.Del("Content-Range")
 		return err
 	}
-	err = c.stream(status, in, part.length)
+	if err = c.stream(status, in, part.length); err != nil {
+		err = c.suspect(d, b, err)
+	}
 	if cerr := in.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("close %s: %w", b.GetKey(), cerr)
 	}
@@ -144,25 +146,12 @@ func (c *call) openBlob(d meta.Digest, b *metav1.Blob, part span) (io.ReadCloser
 	in, err := c.Store.Open(c.r.Context(), b.GetKey(), part.offset, part.length)
 	c.Timing(c.r.Context(), "store", time.Since(began))
 	if errors.Is(err, blobs.ErrNotFound) {
-		return nil, c.markLost(d, b)
+		return nil, c.markLost(d, b, "the store has no such object")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open blob %s: %w", d, err)
+		return nil, c.suspect(d, b, fmt.Errorf("open blob %s: %w", d, err))
 	}
 	return in, nil
-}
-
-func (c *call) markLost(d meta.Digest, b *metav1.Blob) error {
-	ctx, cancel := c.lasting(settle)
-	defer cancel()
-	_, err := c.propose(ctx, &metav1.Command{Kind: &metav1.Command_MarkLost{MarkLost: &metav1.MarkLost{
-		Digest: d.Bytes(), Store: b.GetStore(), Key: b.GetKey(),
-	}}})
-	c.Log.ErrorContext(ctx, "blob is missing in the store", "digest", d.String(), "store", b.GetStore(), "key", b.GetKey(), "marked", err == nil)
-	if err != nil && meta.KindOf(err) == metav1.Kind_KIND_UNAVAILABLE {
-		return err
-	}
-	return unknown(metav1.Noun_NOUN_BLOB, "blob %s: its bytes are lost; push it again", d)
 }
 
 // stream sends length bytes of in. The first of them are read before the header

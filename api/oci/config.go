@@ -37,6 +37,8 @@ type Metrics interface {
 	Pushed(what string)
 	// Received and Sent count bytes of blobs.
 	Received(bytes int64)
+	// Lost counts a blob that was marked lost (B7).
+	Lost()
 	Sent(bytes int64)
 }
 
@@ -157,3 +159,4 @@ func (uncounted) Pulled(string, string) {}
 func (uncounted) Pushed(string)         {}
 func (uncounted) Received(int64)        {}
 func (uncounted) Sent(int64)            {}
+func (uncounted) Lost()                 {}

@@ -122,7 +122,7 @@ func (c *call) largeBody(d meta.Digest, b *metav1.Blob) ([]byte, error) {
 		err = cerr
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", d, err)
+		return nil, lostManifest(d, c.suspect(d, b, fmt.Errorf("read manifest %s: %w", d, err)))
 	}
 	return body, nil
 }

@@ -40,7 +40,7 @@ func (c *calls) find(action string) (found []blobs.Call) {
 func TestDecoratorsPassTheSuite(t *testing.T) {
 	Run(t, func(*testing.T) Fixture {
 		s := mem.New(1 << 12)
-		decorated := blobs.Meter(blobs.Limit(NewFaulty(s), 2, time.Minute), new(calls))
+		decorated := Shield(NewFaulty(s), func(context.Context) error { return nil })
 		return Fixture{Nodes: []blobs.Store{decorated, s}, Part: 1 << 12, Multipart: true, Damage: func(t *testing.T, key string) {
 			size, err := s.Stat(t.Context(), key)
 			if err != nil {
@@ -122,7 +122,7 @@ func TestLimitRefusesAfterABoundedWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		f := NewFaulty(mem.New(0), Fault{Action: "stat", N: 1, Wait: release})
-		s := blobs.Limit(f, 1, 3*time.Second)
+		s := blobs.Limit(f, 1, 3*time.Second, new(Watch))
 		key := NewLedger().Name().Key(0)
 		var first sync.WaitGroup
 		first.Go(func() { _, _ = s.Stat(t.Context(), key) })

@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"context"
 	"testing"
 
 	"github.com/pontoon-registry/pontoon/blobs"
@@ -11,7 +12,7 @@ func TestMemPassesTheSuite(t *testing.T) {
 	blobstest.Run(t, func(*testing.T) blobstest.Fixture {
 		s := New(1 << 16)
 		return blobstest.Fixture{
-			Nodes:     []blobs.Store{s, s},
+			Nodes:     []blobs.Store{s, blobstest.Shield(s, func(context.Context) error { return nil })},
 			Objects:   []blobs.Objects{s},
 			Part:      1 << 16,
 			Multipart: true,

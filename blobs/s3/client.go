@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +21,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	smithy "github.com/aws/smithy-go/middleware"
 )
+
+// connectTime bounds the making of a connection: a host that is gone does not answer at all.
+const connectTime = 5 * time.Second
 
 // newClient makes the SDK's client; c is valid and has its defaults. The http.Client is the caller's to let go of.
 func newClient(ctx context.Context, c Config) (*s3.Client, *http.Client, error) {
@@ -47,12 +51,13 @@ func newClient(ctx context.Context, c Config) (*s3.Client, *http.Client, error) 
 		if endpoint := c.endpoint(); endpoint != "" {
 			o.BaseEndpoint = aws.String(endpoint)
 		}
-		// Only what may be repeated passes through it: see once. Exponential, with jitter.
-		o.Retryer = retry.NewStandard(func(so *retry.StandardOptions) {
+		// Only what may be repeated passes through it: see once. Exponential, with jitter, and with a budget that all
+		// calls share: a store that refuses everything is soon asked once for each call and no more.
+		o.Retryer = counted{Standard: retry.NewStandard(func(so *retry.StandardOptions) {
 			so.MaxAttempts = c.MaxAttempts
 			so.MaxBackoff = 3 * time.Second
 			so.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(untrusted)}, so.Retryables...)
-		})
+		}), repeated: c.Repeated}
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if c.Checksums == "required" {
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
@@ -62,6 +67,20 @@ func newClient(ctx context.Context, c Config) (*s3.Client, *http.Client, error) 
 			return middleware.AddUserAgentKey(c.UserAgent)(stack)
 		})
 	}), web, nil
+}
+
+// counted tells of every repetition.
+type counted struct {
+	*retry.Standard
+	repeated func()
+}
+
+// RetryDelay is asked once before each repetition.
+func (c counted) RetryDelay(attempt int, err error) (time.Duration, error) {
+	if c.repeated != nil {
+		c.repeated()
+	}
+	return c.Standard.RetryDelay(attempt, err)
 }
 
 // untrusted says that no repetition makes a certificate a good one.
@@ -78,7 +97,10 @@ func untrusted(err error) aws.Ternary {
 func once(o *s3.Options) { o.Retryer = aws.NopRetryer{} }
 
 func newTransport(c Config) (*http.Transport, error) {
-	transport := awshttp.NewBuildableClient().GetTransport()
+	transport := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTime }).GetTransport()
+	// Calls are bounded by MaxCalls. A stream that a slow client reads holds a connection and no call, so a bound on
+	// connections would let slow clients keep all others from the store.
+	transport.MaxConnsPerHost = 0
 	transport.MaxIdleConns = 0 // those of one host are bounded below
 	transport.MaxIdleConnsPerHost = min(c.MaxCalls, 128)
 	transport.TLSClientConfig = &tls.Config{

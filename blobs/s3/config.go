@@ -55,10 +55,12 @@ type Config struct {
 	// MaxAttempts [maxattempts] is how often a call that may be repeated is made. Default 4, 1 to 20.
 	MaxAttempts int
 	// CallTimeout [calltimeout] bounds a call with its repetitions; one that moves bytes gets 1 s for every
-	// 256 KiB besides. Default 30 s, 1 s to 10 min.
+	// 256 KiB besides. Default 15 s, 1 s to 10 min. Danger: it is how long a client waits for a store that hangs.
 	CallTimeout time.Duration
 	// ReadTimeout [readtimeout] ends a stream when no byte came for so long while one was waited for. Default 60 s, 1 s to 10 min.
 	ReadTimeout time.Duration
+	// Repeated, when set, is called before every repetition of a call. It must be quick and safe for concurrent use.
+	Repeated func()
 	// UserAgent [useragent] is added to the SDK's. Default pontoon.
 	UserAgent string
 }
@@ -77,7 +79,7 @@ func (c Config) withDefaults() Config {
 	c.Memory = orDefault(c.Memory, 256<<20)
 	c.MaxCalls = orDefault(c.MaxCalls, 256)
 	c.MaxAttempts = orDefault(c.MaxAttempts, 4)
-	c.CallTimeout = orDefault(c.CallTimeout, 30*time.Second)
+	c.CallTimeout = orDefault(c.CallTimeout, 15*time.Second)
 	c.ReadTimeout = orDefault(c.ReadTimeout, time.Minute)
 	return c
 }

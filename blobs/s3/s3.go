@@ -79,6 +79,16 @@ func (s *Store) Check(ctx context.Context) error {
 	return nil
 }
 
+// Probe asks whether the server answers, by one small call that waits for no other and is not repeated: any
+// answer of its own is a good one. It is what a blobs.Breaker asks.
+func (s *Store) Probe(ctx context.Context) error {
+	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.config.Bucket}, once)
+	if err = known(ctx, err); err != nil {
+		return fmt.Errorf("probe bucket %s: %w", s.config.Bucket, err)
+	}
+	return nil
+}
+
 func (s *Store) checkBucket(ctx context.Context) error {
 	var answer error
 	err := s.call(ctx, 0, func(ctx context.Context) error {

@@ -33,7 +33,7 @@ func suite(t *testing.T, c Config, part int64) {
 		c.RootDirectory = fmt.Sprintf("/registry/%d/", fixtures.Add(1))
 		a, b := open(t, c), open(t, c)
 		return blobstest.Fixture{
-			Nodes:     []blobs.Store{a, b},
+			Nodes:     []blobs.Store{blobstest.Shield(a, a.Probe), b}, // as the product has it, and bare
 			Objects:   []blobs.Objects{a, b},
 			Part:      part,
 			Multipart: true,

@@ -58,7 +58,8 @@ type S3Config struct {
 	KeyID, RootDirectory, StorageClass string
 	CAFile, Proxy                      string
 	Checksums                          string
-	Memory, MaxCalls                   int64
+	Memory, MaxCalls, MaxAttempts      int64
+	CallTimeout, ReadTimeout           time.Duration
 }
 
 // HTTPConfig is section http.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/blobs/s3"
 )
 
@@ -12,14 +14,24 @@ func (c S3Config) config() s3.Config {
 		AccessKey: c.AccessKey, SecretKey: c.SecretKey, SessionToken: c.SessionToken,
 		ForcePathStyle: c.ForcePathStyle, Insecure: !c.Secure, SkipVerify: c.SkipVerify, CAFile: c.CAFile, Proxy: c.Proxy,
 		Encrypt: c.Encrypt, KeyID: c.KeyID, StorageClass: c.StorageClass, EqualParts: c.EqualParts,
-		Checksums: c.Checksums, Memory: c.Memory, MaxCalls: int(c.MaxCalls),
+		Checksums: c.Checksums, Memory: c.Memory, MaxCalls: int(c.MaxCalls), MaxAttempts: int(c.MaxAttempts),
+		CallTimeout: c.CallTimeout, ReadTimeout: c.ReadTimeout,
 	}
 }
 
-func openS3(ctx context.Context, c S3Config) (*store, error) {
-	s, err := s3.Open(ctx, c.config())
+// openS3 puts the decorators around the bucket in the order that blobs argues for (B5).
+func openS3(ctx context.Context, c S3Config, watch storageMetrics) (*store, error) {
+	config := c.config()
+	config.Repeated = func() { watch.Repeated("call") }
+	s, err := s3.Open(ctx, config)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open storage.s3: %w", err)
 	}
-	return &store{blobs: s, objects: s, where: "s3 " + c.RegionEndpoint + "/" + c.Bucket, check: s.Check, close: s.Close}, nil
+	limited := blobs.Limit(blobs.Meter(s, watch), config.MaxCalls, storeWait, watch)
+	watch.Opened(false)
+	breaker := blobs.NewBreaker(limited, s.Probe, watch)
+	return &store{
+		blobs: blobs.Retry(breaker, watch), objects: s, name: storeName, where: "s3 " + c.RegionEndpoint + "/" + c.Bucket,
+		ready: breaker.Check, check: s.Check, close: s.Close,
+	}, nil
 }

@@ -19,6 +19,8 @@ type store struct {
 	name string
 	// where is for people.
 	where string
+	// ready answers nil while the store answers, for people: readiness does not depend on it (design, 7).
+	ready func(context.Context) error
 	// check answers blobs.ErrUnavailable when nobody answers; any other error is for good.
 	check func(context.Context) error
 	close func() error
@@ -34,33 +36,29 @@ const (
 
 // openStore opens the configured store, bounded and metered.
 func openStore(ctx context.Context, c *Config, m *api.Metrics) (*store, error) {
-	var s *store
-	var err error
-	driver, calls := "fs", storeCalls
+	watch := storageMetrics{m, "fs"}
 	if c.Storage.Driver == "s3" {
-		driver, calls = "s3", int(c.Storage.S3.MaxCalls)
-		s, err = openS3(ctx, c.Storage.S3)
-	} else {
-		s, err = openDirectory(ctx, c.Storage.Filesystem)
+		watch.driver = "s3"
+		return openS3(ctx, c.Storage.S3, watch)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open storage.%s: %w", c.Storage.Driver, err)
-	}
-	s.name = storeName
-	s.blobs = blobs.Limit(blobs.Meter(s.blobs, storageMetrics{m, driver}), calls, storeWait)
-	return s, nil
+	return openDirectory(ctx, c.Storage.Filesystem, watch)
 }
 
-func openDirectory(ctx context.Context, c FilesystemConfig) (*store, error) {
+// openDirectory has no breaker: a system call that hangs says nothing (see blobs).
+func openDirectory(ctx context.Context, c FilesystemConfig, watch storageMetrics) (*store, error) {
 	s, err := fs.Open(ctx, fs.Config{Root: c.RootDirectory})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open storage.filesystem: %w", err)
 	}
-	return &store{blobs: s, objects: s, where: "filesystem " + c.RootDirectory,
-		check: func(context.Context) error { return nil }, close: s.Close}, nil
+	well := func(context.Context) error { return nil }
+	limited := blobs.Limit(blobs.Meter(s, watch), storeCalls, storeWait, watch)
+	return &store{
+		blobs: blobs.Retry(limited, watch), objects: s, name: storeName, where: "filesystem " + c.RootDirectory,
+		ready: well, check: well, close: s.Close,
+	}, nil
 }
 
-// storageMetrics is blobs.Observer over the server's metrics.
+// storageMetrics is blobs.Observer and blobs.Watcher over the server's metrics.
 type storageMetrics struct {
 	m      *api.Metrics
 	driver string
@@ -70,3 +68,12 @@ type storageMetrics struct {
 func (s storageMetrics) Observe(c blobs.Call) {
 	s.m.ObserveStorage(s.driver, c.Action, c.Took, c.Bytes, c.Err)
 }
+
+// Refused counts a call that the store was not asked.
+func (s storageMetrics) Refused(why string) { s.m.StorageRefused(s.driver, why) }
+
+// Repeated counts what was done again.
+func (s storageMetrics) Repeated(action string) { s.m.StorageRepeated(s.driver, action) }
+
+// Opened shows the breaker.
+func (s storageMetrics) Opened(open bool) { s.m.StorageOpened(s.driver, open) }

@@ -103,7 +103,12 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.oci, err = oci.New(r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)); err != nil {
 		return err
 	}
-	if r.health, err = api.NewHealth(api.HealthConfig{Node: healthOf{r.node, new(atomic.Bool)}}); err != nil {
+	health := api.HealthConfig{
+		Node: healthOf{r.node, new(atomic.Bool)},
+		// A dead store stops layers and nothing else, and it is dead for every node: unready ones would serve nothing at all.
+		Checks: []api.Check{{Name: "store", Advisory: true, Timeout: 5 * time.Second, Run: r.store.ready}},
+	}
+	if r.health, err = api.NewHealth(health); err != nil {
 		return err
 	}
 	if err := r.watch(metrics); err != nil {

@@ -1,0 +1,127 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/pontoon-registry/pontoon/blobs"
+)
+
+// truncated is a store that has only so many bytes of every object.
+type truncated struct {
+	blobs.Store
+	size int64
+}
+
+func (s truncated) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if offset > s.size {
+		return nil, fmt.Errorf("offset %d is outside its %d bytes", offset, s.size)
+	}
+	in, err := s.Store.Open(ctx, key, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	short := io.MultiReader(io.LimitReader(in, min(length, s.size-offset)), &breaking{bytes.NewReader(nil), func() error { return io.ErrUnexpectedEOF }})
+	return struct {
+		io.Reader
+		io.Closer
+	}{short, in}, nil
+}
+
+func (s truncated) Stat(context.Context, string) (int64, error) { return s.size, nil }
+
+// A blob that is shorter in the store than the ledger says is lost, whichever part of it was asked for.
+func TestATruncatedBlobIsLost(t *testing.T) {
+	for name, get := range map[string]struct {
+		size   int64
+		ranged string
+		status int // 0: the answer is cut
+	}{
+		"some of it is there":         {1 << 19, "", 0},
+		"nothing of it is there":      {0, "", 404},
+		"its end is asked for":        {1 << 19, "bytes=-100", 404},
+		"a range over what is there ": {1 << 19, "bytes=524280-524300", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			data := content("x", 1<<20)
+			d := r.pushBlob("a", data)
+			whole := r.store.Store
+			r.store.Store = truncated{whole, get.size}
+			header := []string{}
+			if get.ranged != "" {
+				header = append(header, "Range", get.ranged)
+			}
+			if get.status != 0 {
+				r.wantError(r.do("GET", "/v2/a/blobs/"+d, nil, header...), get.status, "BLOB_UNKNOWN")
+			} else {
+				r.wantCut("/v2/a/blobs/"+d, get.ranged)
+			}
+			r.store.Store = whole
+			r.want(r.do("HEAD", "/v2/a/blobs/"+d, nil), 404)
+			r.want(r.do("POST", "/v2/b/blobs/uploads/?mount="+d+"&from=a", nil), 202) // there is nothing to mount
+			r.pushBlob("b", data)
+			r.want(r.do("HEAD", "/v2/a/blobs/"+d, nil), 200) // healed for all
+			if p := r.want(r.do("GET", "/v2/a/blobs/"+d, nil), 200); !bytes.Equal(p.body, data) {
+				t.Error("other bytes came back")
+			}
+		})
+	}
+}
+
+// wantCut gets a blob whose answer must not be whole.
+func (r *rig) wantCut(path, ranged string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.url+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if ranged != "" {
+		req.Header.Set("Range", ranged)
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		return // cut before its header
+	}
+	defer func() { _ = res.Body.Close() }()
+	if n, err := io.Copy(io.Discard, res.Body); err == nil {
+		r.t.Errorf("%d bytes came as a whole answer, status %d", n, res.StatusCode)
+	}
+}
+
+// What may mend itself marks nothing: the blob is served again as soon as the store lets us.
+func TestNothingIsMarkedLostByAStoreThatCannotTell(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		status int
+	}{
+		"down":             {blobs.ErrUnavailable, 503},
+		"refused":          {errors.Join(blobs.ErrRefused, blobs.ErrUnavailable), 503},
+		"denied":           {errors.New("AccessDenied: wrong credentials"), 500},
+		"a proxy's 404":    {fmt.Errorf("%w: a 404 that is not S3's", blobs.ErrUnavailable), 503},
+		"cut on the way":   {io.ErrUnexpectedEOF, 500},
+		"corrupted on way": {blobs.ErrCorrupt, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			d := r.pushBlob("a", content("x", 1000))
+			r.store.fail.Store(&c.err)
+			before := r.ledger.proposals.Load()
+			p := r.want(r.do("GET", "/v2/a/blobs/"+d, nil), c.status)
+			if c.status == 503 && p.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			if n := r.ledger.proposals.Load() - before; n != 0 {
+				t.Errorf("%d proposals", n)
+			}
+			r.want(r.do("HEAD", "/v2/a/blobs/"+d, nil), 200)
+			r.store.fail.Store(nil)
+			r.want(r.do("GET", "/v2/a/blobs/"+d, nil), 200)
+		})
+	}
+}
