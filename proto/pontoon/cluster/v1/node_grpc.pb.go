@@ -25,6 +25,7 @@ const (
 	NodeService_Describe_FullMethodName  = "/pontoon.cluster.v1.NodeService/Describe"
 	NodeService_Pledge_FullMethodName    = "/pontoon.cluster.v1.NodeService/Pledge"
 	NodeService_Join_FullMethodName      = "/pontoon.cluster.v1.NodeService/Join"
+	NodeService_Trust_FullMethodName     = "/pontoon.cluster.v1.NodeService/Trust"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -47,6 +48,8 @@ type NodeServiceClient interface {
 	Pledge(ctx context.Context, in *PledgeRequest, opts ...grpc.CallOption) (*PledgeResponse, error)
 	// Join asks the leader to admit the calling node; another node answers who leads.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Trust answers what the node shows to others and trusts; never a secret.
+	Trust(ctx context.Context, in *TrustRequest, opts ...grpc.CallOption) (*TrustResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -117,6 +120,16 @@ func (c *nodeServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...g
 	return out, nil
 }
 
+func (c *nodeServiceClient) Trust(ctx context.Context, in *TrustRequest, opts ...grpc.CallOption) (*TrustResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TrustResponse)
+	err := c.cc.Invoke(ctx, NodeService_Trust_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -137,6 +150,8 @@ type NodeServiceServer interface {
 	Pledge(context.Context, *PledgeRequest) (*PledgeResponse, error)
 	// Join asks the leader to admit the calling node; another node answers who leads.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Trust answers what the node shows to others and trusts; never a secret.
+	Trust(context.Context, *TrustRequest) (*TrustResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -164,6 +179,9 @@ func (UnimplementedNodeServiceServer) Pledge(context.Context, *PledgeRequest) (*
 }
 func (UnimplementedNodeServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedNodeServiceServer) Trust(context.Context, *TrustRequest) (*TrustResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Trust not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -294,6 +312,24 @@ func _NodeService_Join_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Trust_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TrustRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Trust(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Trust_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Trust(ctx, req.(*TrustRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -324,6 +360,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _NodeService_Join_Handler,
+		},
+		{
+			MethodName: "Trust",
+			Handler:    _NodeService_Trust_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
