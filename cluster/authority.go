@@ -57,6 +57,9 @@ func (r *renewed) get() (*tls.Certificate, error) {
 type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
+	// pool holds cert alone, id names it to operators and tells nothing of the secret.
+	pool *x509.CertPool
+	id   string
 }
 
 func deriveNodeCA(secret string) (*authority, error) {
@@ -113,7 +116,9 @@ func newAuthority(name string, key crypto.Signer) (*authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &authority{cert: cert, key: key}, nil
+	a := &authority{cert: cert, key: key, pool: x509.NewCertPool(), id: hex.EncodeToString(id[:4])}
+	a.pool.AddCert(cert)
+	return a, nil
 }
 
 func (a *authority) issueNode(nodeID string, now time.Time) (*tls.Certificate, error) {

@@ -80,7 +80,7 @@ func (n *Node) self() *metav1.Node {
 	self := &metav1.Node{Id: n.id, Name: name, Release: n.cfg.Release, MinVersion: CommandVersion, MaxVersion: CommandVersion, BootId: n.boot}
 	self.Address, self.GossipAddress = n.Addresses()
 	if n.trust != nil {
-		self.CertificateName = n.id
+		self.CertificateName = n.trust.certificateName()
 	}
 	return self
 }

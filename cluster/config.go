@@ -77,6 +77,8 @@ type Config struct {
 
 	// Secrets are the cluster secrets: the first signs, all are trusted. Equal on all nodes. Required with Listen.
 	Secrets []string
+	// OperatorCA replaces the CA that follows from the secret; nil: it does not. The same on all nodes, and from the first start on.
+	OperatorCA *OperatorCA
 	// ClusterName is the label of gossip: nodes with another one ignore each other. Default "pontoon".
 	ClusterName string
 	// ClusterID pins the cluster: the node joins and starts in no other. Needed only when two are in sight.
@@ -208,6 +210,11 @@ func (c *Config) validateNetwork() error {
 	}
 	if len(c.Secrets) == 0 {
 		return errors.New("cluster: Secrets are required with Listen")
+	}
+	if c.OperatorCA != nil {
+		if err := c.OperatorCA.validate(); err != nil {
+			return err
+		}
 	}
 	if len(c.Join) > 0 && c.GossipListen == "" {
 		return errors.New("cluster: GossipListen is required with Join")

@@ -169,7 +169,7 @@ func (n *Node) checkCluster() error {
 // openNetwork opens listener, trust, transport and gossip, if there is to be a network.
 func (n *Node) openNetwork(ctx context.Context) (err error) {
 	if len(n.cfg.Secrets) > 0 {
-		if n.trust, err = NewTrust(n.cfg.Secrets, n.id); err != nil {
+		if err := n.openTrust(); err != nil {
 			return err
 		}
 	}
@@ -193,7 +193,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 			clusterv1.NodeService_Join_FullMethodName,
 		},
 		Install: n.install, Snapshot: n.giveSnapshot,
-		HeartbeatTimeout: n.cfg.scaled(heartbeat / 2), VoteTimeout: n.cfg.scaled(heartbeat),
+		HeartbeatTimeout: n.cfg.scaled(heartbeat / 2), VoteTimeout: n.cfg.scaled(heartbeat), RecheckEvery: n.cfg.brisk(recheckEvery),
 	})
 	if err != nil {
 		return err
@@ -297,21 +297,6 @@ func (n *Node) ClusterID() string { return n.dir.who().ClusterID }
 
 // Trust is what the node shows and accepts; nil without Secrets.
 func (n *Node) Trust() *Trust { return n.trust }
-
-// SetSecrets replaces the cluster secrets while the node runs: the first signs,
-// all are trusted. On an error nothing changes.
-func (n *Node) SetSecrets(secrets []string) error {
-	if n.trust == nil {
-		return errors.New("replace cluster secrets: this node was started without one")
-	}
-	if err := n.trust.Reload(secrets); err != nil {
-		return err
-	}
-	if n.gossip == nil {
-		return nil
-	}
-	return n.gossip.SetKeys(n.trust.GossipKeys())
-}
 
 // Transport is where cmd registers further services before Run; nil without a listener.
 func (n *Node) Transport() *transport.Host { return n.host }

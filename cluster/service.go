@@ -146,7 +146,7 @@ func (n *Node) admissible(ctx context.Context, who identity, r *clusterv1.JoinRe
 	case node.GetAddress() == "":
 		return refuse(metav1.Kind_KIND_INVALID, "node %s has no address", node.GetId())
 	}
-	return nil
+	return certifiedAs(ctx, node)
 }
 
 // configured says whether Raft's latest configuration has the node.

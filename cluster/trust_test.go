@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pontoon-registry/pontoon/cluster/transport"
 )
 
 const (
@@ -76,11 +78,11 @@ func TestNodesOfOneSecretTrustAndKnowEachOther(t *testing.T) {
 		if cerr != nil || serr != nil {
 			t.Fatalf("dialling %q: client %v, server %v", dialled, cerr, serr)
 		}
-		if id, err := a.PeerID(cs); id != "node-b" || err != nil {
-			t.Errorf("the client sees %q, %v", id, err)
+		if j, err := a.Judge(cs, transport.End{Dialled: dialled}); j.NodeID != "node-b" || err != nil {
+			t.Errorf("the client sees %+v, %v", j, err)
 		}
-		if id, err := b.PeerID(ss); id != "node-a" || err != nil {
-			t.Errorf("the server sees %q, %v", id, err)
+		if j, err := b.Judge(ss, transport.End{Accepted: true}); j.NodeID != "node-a" || err != nil {
+			t.Errorf("the server sees %+v, %v", j, err)
 		}
 		if cs.Version != tls.VersionTLS13 {
 			t.Errorf("version is %x", cs.Version)

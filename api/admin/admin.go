@@ -23,10 +23,18 @@ type Members interface {
 	Status(ctx context.Context) (*adminv1.GetStatusResponse, error)
 }
 
-// Config is what the services stand on. Both fields are required.
+// Trust tells what the nodes show each other and trust. It must answer as Members do.
+type Trust interface {
+	Trust(ctx context.Context) (*adminv1.GetTrustResponse, error)
+}
+
+// Config is what the services stand on.
 type Config struct {
+	// Ledger and Members are required.
 	Ledger  meta.Ledger
 	Members Members
+	// Trust may be nil: then there is no TrustService.
+	Trust Trust
 }
 
 // Validate names what is missing.
@@ -61,6 +69,9 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewStatusServiceHandler(&status{c.Members}, opts...))
 	mux.Handle(adminv1connect.NewRepositoryServiceHandler(&repositories{c.Ledger}, opts...))
 	mux.Handle(adminv1connect.NewLockServiceHandler(&locks{c.Ledger}, opts...))
+	if c.Trust != nil {
+		mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
+	}
 	return mux, nil
 }
 

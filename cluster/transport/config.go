@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,8 +23,37 @@ type Credentials interface {
 	// ClientTLS accepts the node with that id only; with an empty id, every
 	// node of the cluster.
 	ClientTLS(nodeID string) *tls.Config
-	// PeerID is the node id that the verified peer's certificate stands for.
-	PeerID(tls.ConnectionState) (string, error)
+	// Claims says that certificates do not tell node ids. Then each end says its
+	// own right after the handshake, and Judge decides whether it may.
+	Claims() bool
+	// Judge says who the other end of a connection is, by what is trusted now, or
+	// why it is refused. It is asked after each handshake and again while the connection stands.
+	Judge(tls.ConnectionState, End) (Judgement, error)
+	// Shown names the certificate that this node shows now.
+	Shown() string
+}
+
+// End is the other end of a connection.
+type End struct {
+	// Accepted: it dialled this node, and so showed a client's certificate.
+	Accepted bool
+	// Dialled is the node id that was dialled; empty for any.
+	Dialled string
+	// Claimed is the node id that it says it is; empty unless Credentials.Claims.
+	Claimed string
+}
+
+func (e End) describe() string { return cmp.Or(e.Claimed, e.Dialled, "unknown") }
+
+// Judgement is what Credentials say of the other end of a connection.
+type Judgement struct {
+	NodeID string
+	// Name is what its certificate is for: recorded when the node joins.
+	Name string
+	// By names who signed the certificate.
+	By string
+	// Outgoing: the signer is not the one that this node prefers, so the peer may have a newer certificate.
+	Outgoing bool
 }
 
 // Config is what a Host needs. Zero durations and sizes take their default.
@@ -85,6 +115,8 @@ type Config struct {
 	// nothing was read from it for so long. TCP alone would wait out its
 	// retransmission backoff, long after the network has healed. Default 2 s.
 	SilentAfter time.Duration
+	// RecheckEvery is how often connections that stand are judged again, besides at Recheck. Default 5 s.
+	RecheckEvery time.Duration
 	// DrainTimeout is how long Run, when its context ends, lets calls in
 	// progress finish before it cuts them. Default 1 s.
 	DrainTimeout time.Duration
@@ -115,6 +147,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.SnapshotTimeout, 30*time.Second)
 	setDefault(&c.InstallTimeout, 2*time.Minute)
 	setDefault(&c.SilentAfter, 2*time.Second)
+	setDefault(&c.RecheckEvery, 5*time.Second)
 	setDefault(&c.DrainTimeout, time.Second)
 	if c.Gate == nil {
 		c.Gate = func() error { return nil }
@@ -152,8 +185,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("transport config: MaxMessage is %d, must be at least %d", c.MaxMessage, 2*mib)
 	case c.MaxAppend < frameSize:
 		return fmt.Errorf("transport config: MaxAppend is %d, must be at least %d", c.MaxAppend, frameSize)
-	case min(c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout, c.SnapshotTimeout, c.InstallTimeout, c.SilentAfter, c.DrainTimeout) < 0:
-		return errors.New("transport config: HeartbeatTimeout, VoteTimeout, AppendTimeout, SnapshotTimeout, InstallTimeout, SilentAfter and DrainTimeout must not be negative")
+	case min(c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout, c.SnapshotTimeout, c.InstallTimeout, c.SilentAfter, c.RecheckEvery, c.DrainTimeout) < 0:
+		return errors.New("transport config: HeartbeatTimeout, VoteTimeout, AppendTimeout, SnapshotTimeout, InstallTimeout, SilentAfter, RecheckEvery and DrainTimeout must not be negative")
 	}
 	return nil
 }

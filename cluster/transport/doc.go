@@ -14,7 +14,9 @@
 //	(*Host).Raft()                        the Raft endpoint, as long-lived as the host
 //	(*Raft).Instance() *Instance          a raft.Transport for one Raft; replaces the one before
 //	(*Raft).Detach()                      no Raft here for now: callers get Unavailable
-//	PeerID(ctx)                           who calls, from the certificate, in any handler
+//	(*Host).Recheck()                     trust has changed: judge the connections that stand (T8)
+//	(*Host).Standing()                    those that stand, and who signed for their other end
+//	PeerID(ctx), PeerName(ctx)            who calls, and what its certificate is for, in any handler
 //	IDOf(*peer.Peer)                      who answered (with the call option grpc.Peer)
 //
 // What it promises:
@@ -35,6 +37,9 @@
 //	    answers no heartbeat, vote, pre-vote or TimeoutNow, so that others elect
 //	    a leader whose disk works.
 //	T7  A panic in a handler ends that call with Internal, not the process.
+//	T8  A connection that would be refused now, were it new, is cut within
+//	    RecheckEvery + 8 s, whoever opened it; one whose certificates have been
+//	    superseded is made anew first, and no call on it fails.
 //
 // What it does not: it finds no nodes (Config.Resolve does), retries no call,
 // and pipelines no AppendEntries (hashicorp/raft #612: a pipeline can deadlock

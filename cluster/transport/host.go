@@ -23,6 +23,9 @@ type Host struct {
 	server *grpc.Server
 	raft   *Raft
 	peers  peers
+	// standings are all authenticated connections, recheck wakes who judges them.
+	standings standings
+	recheck   chan struct{}
 }
 
 // New makes a Host. It starts nothing, and takes over cfg.Listener only when
@@ -32,7 +35,8 @@ func New(cfg Config) (*Host, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, open: make(map[string]bool, len(cfg.Open))}
+	h := &Host{cfg: cfg, open: make(map[string]bool, len(cfg.Open)), recheck: make(chan struct{}, 1)}
+	h.standings.all = make(map[*standing]struct{})
 	for _, m := range cfg.Open {
 		h.open[m] = true
 	}
@@ -45,7 +49,7 @@ func New(cfg Config) (*Host, error) {
 
 func (h *Host) serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(newServerCredentials(h.cfg.Credentials, h.cfg.Log)),
+		grpc.Creds(h.serverCredentials()),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(h.cfg.MaxMessage),
 		grpc.MaxSendMsgSize(h.cfg.MaxMessage),
@@ -84,6 +88,7 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("serve nodes on %s: %w", h.Addr(), err)
 	})
+	g.Go(func() error { return h.keep(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		h.stop()

@@ -67,18 +67,23 @@ func (c *testCreds) ClientTLS(nodeID string) *tls.Config {
 			if err := c.verify(cs); err != nil {
 				return err
 			}
-			if id, _ := c.PeerID(cs); nodeID != "" && id != nodeID {
+			if id := cs.PeerCertificates[0].Subject.CommonName; nodeID != "" && id != nodeID {
 				return fmt.Errorf("node %s was dialled, node %s answers", nodeID, id)
 			}
 			return nil
 		}}
 }
 
-func (c *testCreds) PeerID(cs tls.ConnectionState) (string, error) {
+func (c *testCreds) Claims() bool { return false }
+
+func (c *testCreds) Shown() string { return string(c.leaf.Certificate[0]) }
+
+func (c *testCreds) Judge(cs tls.ConnectionState, _ End) (Judgement, error) {
 	if len(cs.PeerCertificates) == 0 {
-		return "", errors.New("no certificate")
+		return Judgement{}, errors.New("no certificate")
 	}
-	return cs.PeerCertificates[0].Subject.CommonName, nil
+	id := cs.PeerCertificates[0].Subject.CommonName
+	return Judgement{NodeID: id, Name: id, By: c.ca.Subject.CommonName}, c.verify(cs)
 }
 
 // book is where test nodes look up each other.

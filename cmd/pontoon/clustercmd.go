@@ -11,7 +11,8 @@ import (
 )
 
 func newCluster(a *app) *cobra.Command {
-	return group("cluster", "Make the cluster's secret, show its certificate authority", newClusterSecret(a), newClusterCA(a))
+	return group("cluster", "Make the cluster's secret, show its certificate authority", newClusterSecret(a), newClusterCA(a),
+		newClusterTrust(a))
 }
 
 func newClusterSecret(a *app) *cobra.Command {
@@ -19,7 +20,8 @@ func newClusterSecret(a *app) *cobra.Command {
 		Use: "secret [FILE]", Short: "Generate a cluster secret",
 		Long: "Generate a cluster secret, into a new file (mode 0600) or to standard output. It is all that nodes share:\n" +
 			"make it once, copy it to every node, and name it as cluster.secretfile.\n\n" +
-			"To change it, put a new line above the old one on every node, then remove the old one.",
+			"To change it, go in three steps, each on all nodes before the next, while they run: add a new secret as second\n" +
+			"line; make it the first; remove the old one. `pontoon cluster trust` says when the next step is safe.",
 		Example: "  pontoon cluster secret /etc/pontoon/secret",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -105,9 +105,16 @@ type ClusterConfig struct {
 	Join                        []string
 	Expect, Voters              int64
 	SecretFile                  string
+	TLS                         NodeTLSConfig
 	Addr, Advertise             string
 	GossipAddr, GossipAdvertise string
 	ReadsOffline, ReadsStale    time.Duration
+}
+
+// NodeTLSConfig is section cluster.tls: the operator's own CA between nodes.
+type NodeTLSConfig struct {
+	Certificate, Key, CA string
+	Names                []string
 }
 
 // Alone is true for a node that is meant to be the only one.

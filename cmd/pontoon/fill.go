@@ -42,6 +42,9 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale,
 		Log: log, Metrics: m,
 	}
+	if n.TLS.Certificate != "" {
+		cfg.OperatorCA = &cluster.OperatorCA{Certificate: n.TLS.Certificate, Key: n.TLS.Key, CA: n.TLS.CA, Names: n.TLS.Names}
+	}
 	if s.objects != nil {
 		cfg.Mark = ownerMark{s.objects, log}
 	}

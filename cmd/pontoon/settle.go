@@ -171,6 +171,9 @@ func flatten(err error) []error {
 
 func (c *Config) checkCluster(k *keyring) {
 	n := c.Cluster
+	if t := n.TLS; k.named("cluster.tls") && (t.Certificate == "" || t.Key == "" || t.CA == "" || len(t.Names) == 0) {
+		k.problem("cluster.tls", "certificate, key, ca and names go together: set all four")
+	}
 	if n.Alone() {
 		return
 	}

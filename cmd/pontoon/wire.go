@@ -121,7 +121,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r})
+	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Trust: r})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	v1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -955,11 +956,182 @@ func (x *HashNote) GetSha256() []byte {
 	return nil
 }
 
+type TrustRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustRequest) Reset() {
+	*x = TrustRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustRequest) ProtoMessage() {}
+
+func (x *TrustRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
+func (*TrustRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+type TrustResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cluster secrets in the order of the file: the first signs, all are trusted.
+	Secrets []*Trusted `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// The operator's authorities; empty while the secret's own signs for nodes.
+	Authorities []*Trusted `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// What the node's certificate is for: its id, or the name that it joined with.
+	CertificateName string                 `protobuf:"bytes,3,opt,name=certificate_name,json=certificateName,proto3" json:"certificate_name,omitempty"`
+	Expires         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TrustResponse) Reset() {
+	*x = TrustResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustResponse) ProtoMessage() {}
+
+func (x *TrustResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
+func (*TrustResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TrustResponse) GetSecrets() []*Trusted {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *TrustResponse) GetAuthorities() []*Trusted {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *TrustResponse) GetCertificateName() string {
+	if x != nil {
+		return x.CertificateName
+	}
+	return ""
+}
+
+func (x *TrustResponse) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+// Trusted is one secret or authority.
+type Trusted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A hash of the public key that follows from it: tells nothing of the secret.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The node's certificate is signed by it.
+	Signs bool `protobuf:"varint,2,opt,name=signs,proto3" json:"signs,omitempty"`
+	// How many connections of the node stand whose other end was authenticated by it.
+	Connections   uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trusted) Reset() {
+	*x = Trusted{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trusted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trusted) ProtoMessage() {}
+
+func (x *Trusted) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trusted.ProtoReflect.Descriptor instead.
+func (*Trusted) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Trusted) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Trusted) GetSigns() bool {
+	if x != nil {
+		return x.Signs
+	}
+	return false
+}
+
+func (x *Trusted) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
 var File_pontoon_cluster_v1_node_proto protoreflect.FileDescriptor
 
 const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpontoon/cluster/v1/node.proto\x12\x12pontoon.cluster.v1\x1a\x1dpontoon/meta/v1/command.proto\x1a\x1dpontoon/meta/v1/refusal.proto\x1a\x1bpontoon/meta/v1/state.proto\",\n" +
+	"\x1dpontoon/cluster/v1/node.proto\x12\x12pontoon.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpontoon/meta/v1/command.proto\x1a\x1dpontoon/meta/v1/refusal.proto\x1a\x1bpontoon/meta/v1/state.proto\",\n" +
 	"\x0eProposeRequest\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\fR\bcommands\"^\n" +
 	"\x0fProposeResponse\x127\n" +
@@ -1017,7 +1189,17 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\x05notes\x18\x01 \x03(\v2\x1c.pontoon.cluster.v1.HashNoteR\x05notes\"8\n" +
 	"\bHashNote\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06sha256\x18\x02 \x01(\fR\x06sha2562\xca\x04\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"\x0e\n" +
+	"\fTrustRequest\"\xe6\x01\n" +
+	"\rTrustResponse\x125\n" +
+	"\asecrets\x18\x01 \x03(\v2\x1b.pontoon.cluster.v1.TrustedR\asecrets\x12=\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x1b.pontoon.cluster.v1.TrustedR\vauthorities\x12)\n" +
+	"\x10certificate_name\x18\x03 \x01(\tR\x0fcertificateName\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"Q\n" +
+	"\aTrusted\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05signs\x18\x02 \x01(\bR\x05signs\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections2\x98\x05\n" +
 	"\vNodeService\x12R\n" +
 	"\aPropose\x12\".pontoon.cluster.v1.ProposeRequest\x1a#.pontoon.cluster.v1.ProposeResponse\x12X\n" +
 	"\tReadIndex\x12$.pontoon.cluster.v1.ReadIndexRequest\x1a%.pontoon.cluster.v1.ReadIndexResponse\x12I\n" +
@@ -1025,7 +1207,8 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\bDescribe\x12#.pontoon.cluster.v1.DescribeRequest\x1a$.pontoon.cluster.v1.DescribeResponse\x12O\n" +
 	"\x06Pledge\x12!.pontoon.cluster.v1.PledgeRequest\x1a\".pontoon.cluster.v1.PledgeResponse\x12I\n" +
 	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponse\x12O\n" +
-	"\x06Hashes\x12!.pontoon.cluster.v1.HashesRequest\x1a\".pontoon.cluster.v1.HashesResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
+	"\x06Hashes\x12!.pontoon.cluster.v1.HashesRequest\x1a\".pontoon.cluster.v1.HashesResponse\x12L\n" +
+	"\x05Trust\x12 .pontoon.cluster.v1.TrustRequest\x1a!.pontoon.cluster.v1.TrustResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_pontoon_cluster_v1_node_proto_rawDescOnce sync.Once
@@ -1039,59 +1222,68 @@ func file_pontoon_cluster_v1_node_proto_rawDescGZIP() []byte {
 	return file_pontoon_cluster_v1_node_proto_rawDescData
 }
 
-var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_pontoon_cluster_v1_node_proto_goTypes = []any{
-	(*ProposeRequest)(nil),    // 0: pontoon.cluster.v1.ProposeRequest
-	(*ProposeResponse)(nil),   // 1: pontoon.cluster.v1.ProposeResponse
-	(*Outcome)(nil),           // 2: pontoon.cluster.v1.Outcome
-	(*ReadIndexRequest)(nil),  // 3: pontoon.cluster.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 4: pontoon.cluster.v1.ReadIndexResponse
-	(*TermRequest)(nil),       // 5: pontoon.cluster.v1.TermRequest
-	(*TermResponse)(nil),      // 6: pontoon.cluster.v1.TermResponse
-	(*DescribeRequest)(nil),   // 7: pontoon.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 8: pontoon.cluster.v1.DescribeResponse
-	(*PledgeRow)(nil),         // 9: pontoon.cluster.v1.PledgeRow
-	(*PledgeRequest)(nil),     // 10: pontoon.cluster.v1.PledgeRequest
-	(*PledgeResponse)(nil),    // 11: pontoon.cluster.v1.PledgeResponse
-	(*JoinRequest)(nil),       // 12: pontoon.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),      // 13: pontoon.cluster.v1.JoinResponse
-	(*HashesRequest)(nil),     // 14: pontoon.cluster.v1.HashesRequest
-	(*HashesResponse)(nil),    // 15: pontoon.cluster.v1.HashesResponse
-	(*HashNote)(nil),          // 16: pontoon.cluster.v1.HashNote
-	(*v1.Result)(nil),         // 17: pontoon.meta.v1.Result
-	(*v1.Refusal)(nil),        // 18: pontoon.meta.v1.Refusal
-	(*v1.Node)(nil),           // 19: pontoon.meta.v1.Node
+	(*ProposeRequest)(nil),        // 0: pontoon.cluster.v1.ProposeRequest
+	(*ProposeResponse)(nil),       // 1: pontoon.cluster.v1.ProposeResponse
+	(*Outcome)(nil),               // 2: pontoon.cluster.v1.Outcome
+	(*ReadIndexRequest)(nil),      // 3: pontoon.cluster.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 4: pontoon.cluster.v1.ReadIndexResponse
+	(*TermRequest)(nil),           // 5: pontoon.cluster.v1.TermRequest
+	(*TermResponse)(nil),          // 6: pontoon.cluster.v1.TermResponse
+	(*DescribeRequest)(nil),       // 7: pontoon.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 8: pontoon.cluster.v1.DescribeResponse
+	(*PledgeRow)(nil),             // 9: pontoon.cluster.v1.PledgeRow
+	(*PledgeRequest)(nil),         // 10: pontoon.cluster.v1.PledgeRequest
+	(*PledgeResponse)(nil),        // 11: pontoon.cluster.v1.PledgeResponse
+	(*JoinRequest)(nil),           // 12: pontoon.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),          // 13: pontoon.cluster.v1.JoinResponse
+	(*HashesRequest)(nil),         // 14: pontoon.cluster.v1.HashesRequest
+	(*HashesResponse)(nil),        // 15: pontoon.cluster.v1.HashesResponse
+	(*HashNote)(nil),              // 16: pontoon.cluster.v1.HashNote
+	(*TrustRequest)(nil),          // 17: pontoon.cluster.v1.TrustRequest
+	(*TrustResponse)(nil),         // 18: pontoon.cluster.v1.TrustResponse
+	(*Trusted)(nil),               // 19: pontoon.cluster.v1.Trusted
+	(*v1.Result)(nil),             // 20: pontoon.meta.v1.Result
+	(*v1.Refusal)(nil),            // 21: pontoon.meta.v1.Refusal
+	(*v1.Node)(nil),               // 22: pontoon.meta.v1.Node
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_pontoon_cluster_v1_node_proto_depIdxs = []int32{
 	2,  // 0: pontoon.cluster.v1.ProposeResponse.outcomes:type_name -> pontoon.cluster.v1.Outcome
-	17, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
-	18, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
-	19, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
+	20, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
+	21, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
+	22, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
 	9,  // 4: pontoon.cluster.v1.DescribeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 5: pontoon.cluster.v1.PledgeRequest.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 6: pontoon.cluster.v1.PledgeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
-	19, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
-	19, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
+	22, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
+	22, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
 	16, // 9: pontoon.cluster.v1.HashesResponse.notes:type_name -> pontoon.cluster.v1.HashNote
-	0,  // 10: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
-	3,  // 11: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
-	5,  // 12: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
-	7,  // 13: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
-	10, // 14: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
-	12, // 15: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
-	14, // 16: pontoon.cluster.v1.NodeService.Hashes:input_type -> pontoon.cluster.v1.HashesRequest
-	1,  // 17: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
-	4,  // 18: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
-	6,  // 19: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
-	8,  // 20: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
-	11, // 21: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
-	13, // 22: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
-	15, // 23: pontoon.cluster.v1.NodeService.Hashes:output_type -> pontoon.cluster.v1.HashesResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	19, // 10: pontoon.cluster.v1.TrustResponse.secrets:type_name -> pontoon.cluster.v1.Trusted
+	19, // 11: pontoon.cluster.v1.TrustResponse.authorities:type_name -> pontoon.cluster.v1.Trusted
+	23, // 12: pontoon.cluster.v1.TrustResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 13: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
+	3,  // 14: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
+	5,  // 15: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
+	7,  // 16: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
+	10, // 17: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
+	12, // 18: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
+	14, // 19: pontoon.cluster.v1.NodeService.Hashes:input_type -> pontoon.cluster.v1.HashesRequest
+	17, // 20: pontoon.cluster.v1.NodeService.Trust:input_type -> pontoon.cluster.v1.TrustRequest
+	1,  // 21: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
+	4,  // 22: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
+	6,  // 23: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
+	8,  // 24: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
+	11, // 25: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
+	13, // 26: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
+	15, // 27: pontoon.cluster.v1.NodeService.Hashes:output_type -> pontoon.cluster.v1.HashesResponse
+	18, // 28: pontoon.cluster.v1.NodeService.Trust:output_type -> pontoon.cluster.v1.TrustResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_cluster_v1_node_proto_init() }
@@ -1105,7 +1297,7 @@ func file_pontoon_cluster_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_cluster_v1_node_proto_rawDesc), len(file_pontoon_cluster_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

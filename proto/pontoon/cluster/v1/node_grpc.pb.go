@@ -26,6 +26,7 @@ const (
 	NodeService_Pledge_FullMethodName    = "/pontoon.cluster.v1.NodeService/Pledge"
 	NodeService_Join_FullMethodName      = "/pontoon.cluster.v1.NodeService/Join"
 	NodeService_Hashes_FullMethodName    = "/pontoon.cluster.v1.NodeService/Hashes"
+	NodeService_Trust_FullMethodName     = "/pontoon.cluster.v1.NodeService/Trust"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -50,6 +51,8 @@ type NodeServiceClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Hashes answers the node's hash of its state at those of the given indexes that it has noted (M9).
 	Hashes(ctx context.Context, in *HashesRequest, opts ...grpc.CallOption) (*HashesResponse, error)
+	// Trust answers what the node shows to others and trusts; never a secret.
+	Trust(ctx context.Context, in *TrustRequest, opts ...grpc.CallOption) (*TrustResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -130,6 +133,16 @@ func (c *nodeServiceClient) Hashes(ctx context.Context, in *HashesRequest, opts 
 	return out, nil
 }
 
+func (c *nodeServiceClient) Trust(ctx context.Context, in *TrustRequest, opts ...grpc.CallOption) (*TrustResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TrustResponse)
+	err := c.cc.Invoke(ctx, NodeService_Trust_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -152,6 +165,8 @@ type NodeServiceServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Hashes answers the node's hash of its state at those of the given indexes that it has noted (M9).
 	Hashes(context.Context, *HashesRequest) (*HashesResponse, error)
+	// Trust answers what the node shows to others and trusts; never a secret.
+	Trust(context.Context, *TrustRequest) (*TrustResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -182,6 +197,9 @@ func (UnimplementedNodeServiceServer) Join(context.Context, *JoinRequest) (*Join
 }
 func (UnimplementedNodeServiceServer) Hashes(context.Context, *HashesRequest) (*HashesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hashes not implemented")
+}
+func (UnimplementedNodeServiceServer) Trust(context.Context, *TrustRequest) (*TrustResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Trust not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -330,6 +348,24 @@ func _NodeService_Hashes_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Trust_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TrustRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Trust(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Trust_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Trust(ctx, req.(*TrustRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -364,6 +400,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Hashes",
 			Handler:    _NodeService_Hashes_Handler,
+		},
+		{
+			MethodName: "Trust",
+			Handler:    _NodeService_Trust_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

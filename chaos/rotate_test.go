@@ -1,0 +1,107 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nextOf is what `pontoon cluster trust` on a node says is safe to do next.
+func (n *node) nextOf(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, pontoon(n.t), "cluster", "trust", "--config", n.config).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	_, next, found := strings.Cut(string(out), "\nnext: ")
+	if !found {
+		return "", fmt.Errorf("no next step in %s", out)
+	}
+	return next, nil
+}
+
+// TestTheClusterSecretRotatesUnderLoad as the runbook says, by what `pontoon cluster trust` says, while clients push and
+// resolve through the balancer without retrying anything.
+func TestTheClusterSecretRotatesUnderLoad(t *testing.T) {
+	d := newDeployment(t, newBucket(t), options{})
+	const repo, clients = "chaos/rotate", 6
+	config := []byte("{}")
+	if err := at(d.url()).pushBlob(t.Context(), repo, config); err != nil {
+		t.Fatal(err)
+	}
+	working, stop := context.WithCancel(t.Context())
+	defer stop()
+	var group sync.WaitGroup
+	done := make([]int, clients)
+	for c := range clients {
+		group.Go(func() {
+			r := at(d.url())
+			defer r.client.CloseIdleConnections()
+			for i := 0; working.Err() == nil && !t.Failed(); i++ {
+				tag := fmt.Sprintf("c%d-%d", c, i)
+				body := manifest{MediaType: mediaManifest, ArtifactType: "chaos/rotate", Config: new(describe(mediaEmpty, config)),
+					Annotations: map[string]string{"tag": tag}}.encode()
+				if err := r.putManifest(t.Context(), repo, tag, mediaManifest, body); err != nil {
+					t.Errorf("push of %s: %v", tag, err)
+				}
+				if digest, err := r.resolve(t.Context(), repo, tag); err != nil || digest != digestOf(body) {
+					t.Errorf("tag %s resolves to %q, %v; pushed as %s", tag, digest, err, digestOf(body))
+				}
+				done[c]++
+				pause(working, 5*time.Millisecond)
+			}
+		})
+	}
+	text, err := os.ReadFile(d.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, fresh := strings.TrimSpace(string(text)), "rotated-"+strings.Repeat("fedcba9876543210", 4)
+	for i, step := range []struct{ secrets, next string }{
+		{old, "nothing is under way: all 3 nodes trust"},
+		{old + "\n" + fresh, "it is safe to make it sign on every node"},
+		{fresh + "\n" + old, "it is safe to remove it from every node"},
+		{fresh, "nothing is under way: all 3 nodes trust"},
+	} {
+		d.spread(step.secrets)
+		eventually(t, 45*time.Second, "the next step: "+step.next, func() error {
+			n := d.nodes[i%len(d.nodes)] // each asks all
+			next, err := n.nextOf(t.Context())
+			if err != nil || !strings.Contains(next, step.next) {
+				return fmt.Errorf("%s says %q, %v", n.name, next, err)
+			}
+			return nil
+		})
+		pause(working, time.Second) // requests go through every step
+	}
+	stop()
+	group.Wait()
+	sum := 0
+	for _, n := range done {
+		sum += n
+	}
+	t.Logf("%d pushes and as many reads while the secret was rotated", sum)
+	d.agree()
+}
+
+// spread writes the secret file, which the nodes here share, and tells one node after the other.
+func (d *deployment) spread(secrets string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.secret+".new", []byte(secrets+"\n"), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.Rename(d.secret+".new", d.secret); err != nil {
+		d.t.Fatal(err)
+	}
+	for _, n := range d.nodes {
+		n.proc.signal(syscall.SIGHUP)
+		time.Sleep(300 * time.Millisecond)
+	}
+}

@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// clockOf lets a test move the clock by which certificates are issued and judged, of all nodes at once.
+func clockOf(ahead *atomic.Int64) func(*Node) {
+	return func(n *Node) {
+		n.trust.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	}
+}
+
+const days = 24 * time.Hour
+
+// validFor waits until every connection shows certificates that hold so much longer, by the nodes' clock.
+func validFor(t *testing.T, nodes []*running, left time.Duration) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("all connections show certificates that last %v more", left), func() error {
+		for _, n := range nodes {
+			all := n.host.Standing()
+			if len(all) == 0 {
+				return errors.New("no connections")
+			}
+			for _, s := range all {
+				if now := n.trust.now(); s.Expires.Sub(now) < left {
+					return fmt.Errorf("node %s: one with %s ends in %v", n.id, s.Peer, s.Expires.Sub(now))
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// TestLeavesAreRenewedOnConnectionsThatStand while requests run: nobody dials
+// anew by himself, so what has not been renewed at two thirds of its life would end with it.
+func TestLeavesAreRenewedOnConnectionsThatStand(t *testing.T) {
+	ahead := new(atomic.Int64)
+	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, clockOf(ahead))
+	stop := load(t, nodes)
+	validFor(t, nodes, 29*days)
+	ahead.Store(int64(19 * days))
+	for _, n := range nodes {
+		if at, err := n.trust.Expires(); err != nil || at.Sub(n.trust.now()) > 12*days {
+			t.Errorf("renewed before two thirds of its life: %v, %v", at, err)
+		}
+	}
+	ahead.Store(int64(21 * days))
+	validFor(t, nodes, 29*days)
+	ahead.Store(int64(42 * days))
+	validFor(t, nodes, 29*days)
+	stop()
+}
+
+// TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf, as do connections that slept: leaves are no passports that
+// must be shown to get a new one; each node signs its own.
+func TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf(t *testing.T) {
+	ahead := new(atomic.Int64)
+	change := clockOf(ahead)
+	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, change)
+	down := nodes[2]
+	cfg := down.cfg
+	down.halt(t)
+	ahead.Store(int64(400 * days)) // and the others slept: all that stands has expired
+	_, gossip := nodes[0].Addresses()
+	cfg.Join = []string{gossip}
+	back, err := startWith(t, cfg, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes[2] = back
+	settle(t, nodes)
+	validFor(t, nodes, 29*days)
+	if _, err := back.Propose(t.Context(), putNode("back", "a:1")); err != nil {
+		t.Error(err)
+	}
+}

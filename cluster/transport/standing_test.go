@@ -1,0 +1,103 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// moody are credentials whose mind a test changes.
+type moody struct {
+	*testCreds
+	shown   atomic.Int64
+	refuses atomic.Bool
+}
+
+func (m *moody) Shown() string { return time.Duration(m.shown.Load()).String() }
+
+func (m *moody) Judge(cs tls.ConnectionState, e End) (Judgement, error) {
+	if m.refuses.Load() {
+		return Judgement{}, errors.New("no longer trusted")
+	}
+	return m.testCreds.Judge(cs, e)
+}
+
+// standingOf waits until the host has so many connections to or from a peer, and answers when the first of them was made.
+func standingOf(t *testing.T, h *Host, count int) []*standing {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		all := h.standings.list()
+		if len(all) == count {
+			return all
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections stand, want %d", len(all), count)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+// TestACallOutlivesTheReplacementOfItsConnection: it ends by its own deadline, although the next call goes elsewhere.
+func TestACallOutlivesTheReplacementOfItsConnection(t *testing.T) {
+	b := newBook()
+	creds := &moody{testCreds: newCreds(t, "s", "node-a")}
+	a := startNode(t, b, "node-a", func(c *Config) { c.Credentials = creds })
+	startNode(t, b, "node-b")
+	must(t, a.ask(t.Context(), "node-b", "node-a"))
+	before := standingOf(t, a.Host, 1)[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- a.ask(ctx, "node-b", "hang") }()
+	creds.shown.Store(1)
+	a.Recheck()
+	standingOf(t, a.Host, 2) // the old one is kept for its call
+	must(t, a.ask(t.Context(), "node-b", "node-a"))
+	if err := <-ended; status.Code(err) != codes.DeadlineExceeded {
+		t.Fatalf("the call under way ended with %v", err)
+	}
+	if after := standingOf(t, a.Host, 1)[0]; after == before {
+		t.Fatal("the old connection stands, the new one does not")
+	}
+}
+
+// TestWhoIsNoLongerTrustedIsCutOnBothSides, with a call under way or without.
+func TestWhoIsNoLongerTrustedIsCutOnBothSides(t *testing.T) {
+	b := newBook()
+	dialler, listener := &moody{testCreds: newCreds(t, "s", "node-a")}, &moody{testCreds: newCreds(t, "s", "node-b")}
+	a := startNode(t, b, "node-a", func(c *Config) { c.Credentials = dialler })
+	l := startNode(t, b, "node-b", func(c *Config) { c.Credentials = listener })
+	for name, side := range map[string]struct {
+		host  *node
+		creds *moody
+	}{"the dialler": {a, dialler}, "the listener": {l, listener}} {
+		must(t, a.ask(t.Context(), "node-b", "node-a"))
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ended := make(chan error, 1)
+		go func() { ended <- a.ask(ctx, "node-b", "hang") }()
+		began := time.Now()
+		side.creds.refuses.Store(true)
+		side.host.Recheck()
+		if err := <-ended; status.Code(err) == codes.DeadlineExceeded {
+			t.Errorf("%s: the call went on: %v", name, err)
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("%s: cut after %v", name, took)
+		}
+		standingOf(t, side.host.Host, 0)
+		side.creds.refuses.Store(false)
+		cancel()
+		for deadline := time.Now().Add(10 * time.Second); a.ask(t.Context(), "node-b", "node-a") != nil; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not accepted again", name)
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	}
+}
