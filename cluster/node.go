@@ -110,6 +110,7 @@ func (n *Node) openState() (err error) {
 	if n.logs, err = openLog(filepath.Join(n.cfg.DataDir, "raft"), n.fail); err != nil {
 		return err
 	}
+	n.logs.disk = n.cfg.logDisk(n.logs.disk)
 	w, err := n.state.Witness()
 	if err != nil {
 		return fmt.Errorf("read witness: %w", err)
@@ -172,7 +173,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 		_, n.inmem = raft.NewInmemTransport(raft.ServerAddress(n.id))
 		return nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.Listen)
+	listener, err := n.cfg.listen(ctx, n.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for nodes: %w", err)
 	}
@@ -198,7 +199,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	}
 	n.gossip, err = openGossip(gossipConfig{
 		NodeID: n.id, Label: n.cfg.ClusterName, Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise,
-		DefaultPort: defaultGossipPort, Keys: n.trust.GossipKeys(), Meta: n.gossipMeta(), Log: n.log,
+		DefaultPort: defaultGossipPort, Keys: n.trust.GossipKeys(), Meta: n.gossipMeta(), Log: n.log, Packets: n.cfg.packets,
 	})
 	return err
 }
