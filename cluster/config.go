@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -119,6 +121,11 @@ type Config struct {
 
 	// dial opens connections to peers; tests put faults there.
 	dial func(ctx context.Context, addr string) (net.Conn, error)
+	// listen opens Listen, packets carries what goes through GossipListen, and logDisk
+	// stands under the log: the simulation has its network and its disks there.
+	listen  func(ctx context.Context, addr string) (net.Listener, error)
+	packets func(addr string) (memberlist.Transport, error)
+	logDisk func(boltLog) boltLog
 	// commitTimeout is Raft's CommitTimeout, 5 ms; tests lengthen it.
 	commitTimeout time.Duration
 	// step is told between any two steps of an install, and ends the node there with its error; tests crash there.
@@ -142,6 +149,14 @@ func (c *Config) fill() {
 	}
 	if c.Hold == 0 {
 		c.Hold = 3 * time.Second
+	}
+	if c.listen == nil {
+		c.listen = func(ctx context.Context, addr string) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		}
+	}
+	if c.logDisk == nil {
+		c.logDisk = func(disk boltLog) boltLog { return disk }
 	}
 	if c.commitTimeout == 0 {
 		c.commitTimeout = 5 * time.Millisecond

@@ -53,6 +53,8 @@ type gossipConfig struct {
 	Meta PeerMeta
 	// Log takes memberlist's own words at level debug. Required.
 	Log *slog.Logger
+	// Packets opens another network than the machine's at Listen; nil: the machine's.
+	Packets func(addr string) (memberlist.Transport, error)
 }
 
 // PeerMeta is what a node says of itself. As JSON it must fit in 512 bytes.
@@ -99,6 +101,11 @@ func openGossip(cfg gossipConfig) (*gossip, error) {
 	mc, err := g.memberlistConfig()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Packets != nil {
+		if mc.Transport, err = cfg.Packets(cfg.Listen); err != nil {
+			return nil, fmt.Errorf("open gossip on %s: %w", cfg.Listen, err)
+		}
 	}
 	if g.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("open gossip on %s: %w", cfg.Listen, err)

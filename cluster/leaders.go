@@ -50,6 +50,8 @@ func (l *leaders) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end(errLeaderChanged)
+	// What still tries again must pause as long as it would without a leader.
+	l.id, l.tenure = "", context.Background()
 }
 
 // within is ctx, ended also by the tenure and after d. Call the cancel.

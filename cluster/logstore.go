@@ -37,8 +37,10 @@ type logStore struct {
 	// oldest is when the write in progress began, in nanoseconds since start; 0: none.
 	oldest atomic.Int64
 	start  time.Time
-	// writes serialises what oldest describes; Raft has one writer for the log and another for votes.
-	writes sync.Mutex
+	// writes has room for the one write that oldest describes: Raft has one writer for
+	// the log and another for votes. A channel, since the wait for a disk may be long
+	// and the simulation's time passes only while no goroutine waits for a mutex.
+	writes chan struct{}
 
 	// interrupt ends a compaction between two of its steps.
 	interrupt atomic.Bool
@@ -79,7 +81,7 @@ func openLog(dir string, fail func(error)) (*logStore, error) {
 }
 
 func newLogStore(disk boltLog, fail func(error)) *logStore {
-	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, start: time.Now()}
+	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, start: time.Now(), writes: make(chan struct{}, 1)}
 }
 
 // IsMonotonic makes Raft empty the log after a snapshot was installed, rather
@@ -98,11 +100,11 @@ func (s *logStore) Stalled() time.Duration {
 // write runs one change of the disk where everybody can see how long it takes.
 func (s *logStore) write(what string, change func() error) error {
 	s.oldest.CompareAndSwap(0, int64(time.Since(s.start))|1)
-	s.writes.Lock()
+	s.writes <- struct{}{}
 	s.oldest.Store(int64(time.Since(s.start)) | 1)
 	err := change()
 	s.oldest.Store(0)
-	s.writes.Unlock()
+	<-s.writes
 	if err != nil {
 		err = fmt.Errorf("%s in the log: %w", what, err)
 		s.fail(err)

@@ -117,6 +117,7 @@ func (n *Node) openState() (err error) {
 	if n.logs, err = openLog(filepath.Join(n.cfg.DataDir, "raft"), n.fail); err != nil {
 		return err
 	}
+	n.logs.disk = n.cfg.logDisk(n.logs.disk)
 	n.logs.sizes.grain = min(segmentBytes, n.cfg.LogBytes/64)
 	if err := mendSeam(n.logs, n.state.Witness(), n.applied()); err != nil {
 		return fmt.Errorf("start node %s: %w", n.id, err)
@@ -177,7 +178,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 		_, n.inmem = raft.NewInmemTransport(raft.ServerAddress(n.id))
 		return nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.Listen)
+	listener, err := n.cfg.listen(ctx, n.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for nodes: %w", err)
 	}
@@ -204,7 +205,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 	}
 	n.gossip, err = openGossip(gossipConfig{
 		NodeID: n.id, Label: n.cfg.ClusterName, Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise,
-		DefaultPort: defaultGossipPort, Keys: n.trust.GossipKeys(), Meta: n.gossipMeta(), Log: n.log,
+		DefaultPort: defaultGossipPort, Keys: n.trust.GossipKeys(), Meta: n.gossipMeta(), Log: n.log, Packets: n.cfg.packets,
 	})
 	return err
 }

@@ -131,6 +131,9 @@ func (p *proposer) commit(ctx context.Context, command []byte) (*metav1.Result, 
 			if doubt == nil && (time.Since(began) >= p.hold || errors.Is(o.err, errFull)) {
 				return nil, false, o.err
 			}
+			if errors.Is(o.err, errStopped) { // no copy will be sent from here again
+				return nil, true, doubt
+			}
 		default:
 			if doubt == nil {
 				return nil, false, o.err

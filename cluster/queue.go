@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,6 +55,9 @@ type queue struct {
 	closed bool
 }
 
+// errStopped marks a refusal that waiting does not change: nobody takes from this queue any more.
+var errStopped = errors.New("queue stopped")
+
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
 // put adds a call, or refuses: KIND_UNAVAILABLE.
@@ -60,7 +65,7 @@ func (q *queue) put(c *call) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return unavailable("this node is shutting down")
+		return fmt.Errorf("%w (%w)", unavailable("this node is shutting down"), errStopped)
 	}
 	if q.bytes+len(c.command) > queueBytes {
 		return unavailable("%d commands of %d bytes wait already, the bound is %d bytes: try again", len(q.calls), q.bytes, queueBytes)
