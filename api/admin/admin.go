@@ -23,10 +23,11 @@ type Members interface {
 	Status(ctx context.Context) (*adminv1.GetStatusResponse, error)
 }
 
-// Config is what the services stand on. Both fields are required.
+// Config is what the services stand on. All fields are required.
 type Config struct {
-	Ledger  meta.Ledger
-	Members Members
+	Ledger     meta.Ledger
+	Members    Members
+	Membership Membership
 }
 
 // Validate names what is missing.
@@ -36,6 +37,9 @@ func (c Config) Validate() error {
 	}
 	if c.Members == nil {
 		return errors.New("admin: Members is required")
+	}
+	if c.Membership == nil {
+		return errors.New("admin: Membership is required")
 	}
 	return nil
 }
@@ -61,6 +65,7 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewStatusServiceHandler(&status{c.Members}, opts...))
 	mux.Handle(adminv1connect.NewRepositoryServiceHandler(&repositories{c.Ledger}, opts...))
 	mux.Handle(adminv1connect.NewLockServiceHandler(&locks{c.Ledger}, opts...))
+	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
 	return mux, nil
 }
 

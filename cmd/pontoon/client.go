@@ -28,6 +28,7 @@ type client struct {
 	status       adminv1connect.StatusServiceClient
 	repositories adminv1connect.RepositoryServiceClient
 	locks        adminv1connect.LockServiceClient
+	members      adminv1connect.MemberServiceClient
 }
 
 // dial finds the node. It says at once when nobody is there.
@@ -50,6 +51,7 @@ func (a *app) dial(ctx context.Context) (*client, error) {
 		status:       adminv1connect.NewStatusServiceClient(hc, base, connect.WithProtoJSON()),
 		repositories: adminv1connect.NewRepositoryServiceClient(hc, base, connect.WithProtoJSON()),
 		locks:        adminv1connect.NewLockServiceClient(hc, base, connect.WithProtoJSON()),
+		members:      adminv1connect.NewMemberServiceClient(hc, base, connect.WithProtoJSON()),
 	}, nil
 }
 

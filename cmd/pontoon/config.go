@@ -107,6 +107,8 @@ type ClusterConfig struct {
 	Addr, Advertise             string
 	GossipAddr, GossipAdvertise string
 	ReadsOffline, ReadsStale    time.Duration
+	DeadReplace, DeadForget     time.Duration
+	Upgrade                     string
 }
 
 // Alone is true for a node that is meant to be the only one.

@@ -171,6 +171,9 @@ func flatten(err error) []error {
 
 func (c *Config) checkCluster(k *keyring) {
 	n := c.Cluster
+	if n.DeadForget < n.DeadReplace {
+		k.problem("cluster.dead.forget", "is %v, must be at least cluster.dead.replace, %v", n.DeadForget, n.DeadReplace)
+	}
 	if n.Alone() {
 		return
 	}

@@ -429,7 +429,9 @@ type DescribeResponse struct {
 	LeaderAddress string     `protobuf:"bytes,5,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
 	Pledge        *PledgeRow `protobuf:"bytes,6,opt,name=pledge,proto3" json:"pledge,omitempty"`
 	// The bytes are in a directory that is not declared to be shared by all nodes.
-	PrivateStore  bool `protobuf:"varint,7,opt,name=private_store,json=privateStore,proto3" json:"private_store,omitempty"`
+	PrivateStore bool `protobuf:"varint,7,opt,name=private_store,json=privateStore,proto3" json:"private_store,omitempty"`
+	// For how long the process has run, in nanoseconds: of two nodes with one id the younger one gives way.
+	Uptime        int64 `protobuf:"varint,8,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +513,13 @@ func (x *DescribeResponse) GetPrivateStore() bool {
 		return x.PrivateStore
 	}
 	return false
+}
+
+func (x *DescribeResponse) GetUptime() int64 {
+	if x != nil {
+		return x.Uptime
+	}
+	return 0
 }
 
 // PledgeRow is a node's durable word to form a cluster of exactly these nodes under one founder.
@@ -812,6 +821,504 @@ func (x *JoinResponse) GetNodes() []*v1.Node {
 	return nil
 }
 
+type HealthRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthRequest) Reset() {
+	*x = HealthRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthRequest) ProtoMessage() {}
+
+func (x *HealthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
+func (*HealthRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+type HealthResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last entry of the log, its term, and the index that the node's state has reached.
+	LastLog     uint64 `protobuf:"varint,1,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	LastLogTerm uint64 `protobuf:"varint,2,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	Applied     uint64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	// How long ago the node last heard from a leader, in nanoseconds; 0 on the leader, negative: never.
+	LastContact   int64 `protobuf:"varint,4,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthResponse) Reset() {
+	*x = HealthResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthResponse) ProtoMessage() {}
+
+func (x *HealthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
+func (*HealthResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *HealthResponse) GetLastLog() uint64 {
+	if x != nil {
+		return x.LastLog
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetLastContact() int64 {
+	if x != nil {
+		return x.LastContact
+	}
+	return 0
+}
+
+type MembershipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipRequest) Reset() {
+	*x = MembershipRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipRequest) ProtoMessage() {}
+
+func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
+func (*MembershipRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+type MembershipResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answering node leads, and its latest configuration is committed and lacks the caller.
+	Removed       bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipResponse) Reset() {
+	*x = MembershipResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipResponse) ProtoMessage() {}
+
+func (x *MembershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipResponse.ProtoReflect.Descriptor instead.
+func (*MembershipResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MembershipResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+type RemoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A node id, or a name that one member has.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Although it costs the quorum or the last tolerated failure.
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// Only judge: nothing is removed.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Who asks; its origin is not used.
+	Envelope      *v1.Envelope `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RemoveRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RemoveRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RemoveRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type RemoveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node that was, or would be, removed.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RemoveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A node id, or a name that one member has; empty: the leader chooses.
+	Node          string       `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Envelope      *v1.Envelope `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TransferRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type TransferResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who leads now.
+	LeaderId      string `protobuf:"bytes,1,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TransferResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+type FinalizeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      *v1.Envelope           `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinalizeRequest) Reset() {
+	*x = FinalizeRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinalizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinalizeRequest) ProtoMessage() {}
+
+func (x *FinalizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinalizeRequest.ProtoReflect.Descriptor instead.
+func (*FinalizeRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FinalizeRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type FinalizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        uint32                 `protobuf:"varint,1,opt,name=before,proto3" json:"before,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinalizeResponse) Reset() {
+	*x = FinalizeResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinalizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinalizeResponse) ProtoMessage() {}
+
+func (x *FinalizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinalizeResponse.ProtoReflect.Descriptor instead.
+func (*FinalizeResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *FinalizeResponse) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *FinalizeResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_pontoon_cluster_v1_node_proto protoreflect.FileDescriptor
 
 const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
@@ -837,7 +1344,7 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x19\n" +
 	"\blast_log\x18\x03 \x01(\x04R\alastLog\"\x11\n" +
-	"\x0fDescribeRequest\"\x9e\x02\n" +
+	"\x0fDescribeRequest\"\xb6\x02\n" +
 	"\x10DescribeResponse\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.pontoon.meta.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
@@ -846,7 +1353,8 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\tleader_id\x18\x04 \x01(\tR\bleaderId\x12%\n" +
 	"\x0eleader_address\x18\x05 \x01(\tR\rleaderAddress\x125\n" +
 	"\x06pledge\x18\x06 \x01(\v2\x1d.pontoon.cluster.v1.PledgeRowR\x06pledge\x12#\n" +
-	"\rprivate_store\x18\a \x01(\bR\fprivateStore\"?\n" +
+	"\rprivate_store\x18\a \x01(\bR\fprivateStore\x12\x16\n" +
+	"\x06uptime\x18\b \x01(\x03R\x06uptime\"?\n" +
 	"\tPledgeRow\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\x12\x18\n" +
 	"\afounder\x18\x02 \x01(\tR\afounder\"F\n" +
@@ -867,14 +1375,46 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12+\n" +
-	"\x05nodes\x18\x06 \x03(\v2\x15.pontoon.meta.v1.NodeR\x05nodes2\xf9\x03\n" +
+	"\x05nodes\x18\x06 \x03(\v2\x15.pontoon.meta.v1.NodeR\x05nodes\"\x0f\n" +
+	"\rHealthRequest\"\x8c\x01\n" +
+	"\x0eHealthResponse\x12\x19\n" +
+	"\blast_log\x18\x01 \x01(\x04R\alastLog\x12\"\n" +
+	"\rlast_log_term\x18\x02 \x01(\x04R\vlastLogTerm\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12!\n" +
+	"\flast_contact\x18\x04 \x01(\x03R\vlastContact\"\x13\n" +
+	"\x11MembershipRequest\".\n" +
+	"\x12MembershipResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\"\x89\x01\n" +
+	"\rRemoveRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x125\n" +
+	"\benvelope\x18\x04 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\" \n" +
+	"\x0eRemoveResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\\\n" +
+	"\x0fTransferRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x125\n" +
+	"\benvelope\x18\x02 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\"/\n" +
+	"\x10TransferResponse\x12\x1b\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"H\n" +
+	"\x0fFinalizeRequest\x125\n" +
+	"\benvelope\x18\x01 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\"D\n" +
+	"\x10FinalizeResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\rR\x06before\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion2\xa6\a\n" +
 	"\vNodeService\x12R\n" +
 	"\aPropose\x12\".pontoon.cluster.v1.ProposeRequest\x1a#.pontoon.cluster.v1.ProposeResponse\x12X\n" +
 	"\tReadIndex\x12$.pontoon.cluster.v1.ReadIndexRequest\x1a%.pontoon.cluster.v1.ReadIndexResponse\x12I\n" +
 	"\x04Term\x12\x1f.pontoon.cluster.v1.TermRequest\x1a .pontoon.cluster.v1.TermResponse\x12U\n" +
 	"\bDescribe\x12#.pontoon.cluster.v1.DescribeRequest\x1a$.pontoon.cluster.v1.DescribeResponse\x12O\n" +
 	"\x06Pledge\x12!.pontoon.cluster.v1.PledgeRequest\x1a\".pontoon.cluster.v1.PledgeResponse\x12I\n" +
-	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
+	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponse\x12O\n" +
+	"\x06Health\x12!.pontoon.cluster.v1.HealthRequest\x1a\".pontoon.cluster.v1.HealthResponse\x12[\n" +
+	"\n" +
+	"Membership\x12%.pontoon.cluster.v1.MembershipRequest\x1a&.pontoon.cluster.v1.MembershipResponse\x12O\n" +
+	"\x06Remove\x12!.pontoon.cluster.v1.RemoveRequest\x1a\".pontoon.cluster.v1.RemoveResponse\x12U\n" +
+	"\bTransfer\x12#.pontoon.cluster.v1.TransferRequest\x1a$.pontoon.cluster.v1.TransferResponse\x12U\n" +
+	"\bFinalize\x12#.pontoon.cluster.v1.FinalizeRequest\x1a$.pontoon.cluster.v1.FinalizeResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_pontoon_cluster_v1_node_proto_rawDescOnce sync.Once
@@ -888,53 +1428,77 @@ func file_pontoon_cluster_v1_node_proto_rawDescGZIP() []byte {
 	return file_pontoon_cluster_v1_node_proto_rawDescData
 }
 
-var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_pontoon_cluster_v1_node_proto_goTypes = []any{
-	(*ProposeRequest)(nil),    // 0: pontoon.cluster.v1.ProposeRequest
-	(*ProposeResponse)(nil),   // 1: pontoon.cluster.v1.ProposeResponse
-	(*Outcome)(nil),           // 2: pontoon.cluster.v1.Outcome
-	(*ReadIndexRequest)(nil),  // 3: pontoon.cluster.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 4: pontoon.cluster.v1.ReadIndexResponse
-	(*TermRequest)(nil),       // 5: pontoon.cluster.v1.TermRequest
-	(*TermResponse)(nil),      // 6: pontoon.cluster.v1.TermResponse
-	(*DescribeRequest)(nil),   // 7: pontoon.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),  // 8: pontoon.cluster.v1.DescribeResponse
-	(*PledgeRow)(nil),         // 9: pontoon.cluster.v1.PledgeRow
-	(*PledgeRequest)(nil),     // 10: pontoon.cluster.v1.PledgeRequest
-	(*PledgeResponse)(nil),    // 11: pontoon.cluster.v1.PledgeResponse
-	(*JoinRequest)(nil),       // 12: pontoon.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),      // 13: pontoon.cluster.v1.JoinResponse
-	(*v1.Result)(nil),         // 14: pontoon.meta.v1.Result
-	(*v1.Refusal)(nil),        // 15: pontoon.meta.v1.Refusal
-	(*v1.Node)(nil),           // 16: pontoon.meta.v1.Node
+	(*ProposeRequest)(nil),     // 0: pontoon.cluster.v1.ProposeRequest
+	(*ProposeResponse)(nil),    // 1: pontoon.cluster.v1.ProposeResponse
+	(*Outcome)(nil),            // 2: pontoon.cluster.v1.Outcome
+	(*ReadIndexRequest)(nil),   // 3: pontoon.cluster.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),  // 4: pontoon.cluster.v1.ReadIndexResponse
+	(*TermRequest)(nil),        // 5: pontoon.cluster.v1.TermRequest
+	(*TermResponse)(nil),       // 6: pontoon.cluster.v1.TermResponse
+	(*DescribeRequest)(nil),    // 7: pontoon.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),   // 8: pontoon.cluster.v1.DescribeResponse
+	(*PledgeRow)(nil),          // 9: pontoon.cluster.v1.PledgeRow
+	(*PledgeRequest)(nil),      // 10: pontoon.cluster.v1.PledgeRequest
+	(*PledgeResponse)(nil),     // 11: pontoon.cluster.v1.PledgeResponse
+	(*JoinRequest)(nil),        // 12: pontoon.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),       // 13: pontoon.cluster.v1.JoinResponse
+	(*HealthRequest)(nil),      // 14: pontoon.cluster.v1.HealthRequest
+	(*HealthResponse)(nil),     // 15: pontoon.cluster.v1.HealthResponse
+	(*MembershipRequest)(nil),  // 16: pontoon.cluster.v1.MembershipRequest
+	(*MembershipResponse)(nil), // 17: pontoon.cluster.v1.MembershipResponse
+	(*RemoveRequest)(nil),      // 18: pontoon.cluster.v1.RemoveRequest
+	(*RemoveResponse)(nil),     // 19: pontoon.cluster.v1.RemoveResponse
+	(*TransferRequest)(nil),    // 20: pontoon.cluster.v1.TransferRequest
+	(*TransferResponse)(nil),   // 21: pontoon.cluster.v1.TransferResponse
+	(*FinalizeRequest)(nil),    // 22: pontoon.cluster.v1.FinalizeRequest
+	(*FinalizeResponse)(nil),   // 23: pontoon.cluster.v1.FinalizeResponse
+	(*v1.Result)(nil),          // 24: pontoon.meta.v1.Result
+	(*v1.Refusal)(nil),         // 25: pontoon.meta.v1.Refusal
+	(*v1.Node)(nil),            // 26: pontoon.meta.v1.Node
+	(*v1.Envelope)(nil),        // 27: pontoon.meta.v1.Envelope
 }
 var file_pontoon_cluster_v1_node_proto_depIdxs = []int32{
 	2,  // 0: pontoon.cluster.v1.ProposeResponse.outcomes:type_name -> pontoon.cluster.v1.Outcome
-	14, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
-	15, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
-	16, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
+	24, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
+	25, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
+	26, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
 	9,  // 4: pontoon.cluster.v1.DescribeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 5: pontoon.cluster.v1.PledgeRequest.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 6: pontoon.cluster.v1.PledgeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
-	16, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
-	16, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
-	0,  // 9: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
-	3,  // 10: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
-	5,  // 11: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
-	7,  // 12: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
-	10, // 13: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
-	12, // 14: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
-	1,  // 15: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
-	4,  // 16: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
-	6,  // 17: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
-	8,  // 18: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
-	11, // 19: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
-	13, // 20: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	26, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
+	26, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
+	27, // 9: pontoon.cluster.v1.RemoveRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	27, // 10: pontoon.cluster.v1.TransferRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	27, // 11: pontoon.cluster.v1.FinalizeRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	0,  // 12: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
+	3,  // 13: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
+	5,  // 14: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
+	7,  // 15: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
+	10, // 16: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
+	12, // 17: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
+	14, // 18: pontoon.cluster.v1.NodeService.Health:input_type -> pontoon.cluster.v1.HealthRequest
+	16, // 19: pontoon.cluster.v1.NodeService.Membership:input_type -> pontoon.cluster.v1.MembershipRequest
+	18, // 20: pontoon.cluster.v1.NodeService.Remove:input_type -> pontoon.cluster.v1.RemoveRequest
+	20, // 21: pontoon.cluster.v1.NodeService.Transfer:input_type -> pontoon.cluster.v1.TransferRequest
+	22, // 22: pontoon.cluster.v1.NodeService.Finalize:input_type -> pontoon.cluster.v1.FinalizeRequest
+	1,  // 23: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
+	4,  // 24: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
+	6,  // 25: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
+	8,  // 26: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
+	11, // 27: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
+	13, // 28: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
+	15, // 29: pontoon.cluster.v1.NodeService.Health:output_type -> pontoon.cluster.v1.HealthResponse
+	17, // 30: pontoon.cluster.v1.NodeService.Membership:output_type -> pontoon.cluster.v1.MembershipResponse
+	19, // 31: pontoon.cluster.v1.NodeService.Remove:output_type -> pontoon.cluster.v1.RemoveResponse
+	21, // 32: pontoon.cluster.v1.NodeService.Transfer:output_type -> pontoon.cluster.v1.TransferResponse
+	23, // 33: pontoon.cluster.v1.NodeService.Finalize:output_type -> pontoon.cluster.v1.FinalizeResponse
+	23, // [23:34] is the sub-list for method output_type
+	12, // [12:23] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_cluster_v1_node_proto_init() }
@@ -948,7 +1512,7 @@ func file_pontoon_cluster_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_cluster_v1_node_proto_rawDesc), len(file_pontoon_cluster_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
