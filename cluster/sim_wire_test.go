@@ -249,10 +249,10 @@ func (h *simHost) connect(ip, port string) (*simConn, time.Duration, <-chan stru
 
 // simListener is a port.
 type simListener struct {
-	host   *simHost
-	port   string
-	addr   *net.TCPAddr
-	conns  chan net.Conn
+	host  *simHost
+	port  string
+	addr  *net.TCPAddr
+	conns chan net.Conn
 	// packets gets those sent to the port; nil: none. Guarded by wires.mu.
 	packets chan *memberlist.Packet
 	closed  chan struct{}

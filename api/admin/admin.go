@@ -28,13 +28,12 @@ type Trust interface {
 	Trust(ctx context.Context) (*adminv1.GetTrustResponse, error)
 }
 
-// Config is what the services stand on.
+// Config is what the services stand on. All fields are required.
 type Config struct {
-	// Ledger and Members are required.
-	Ledger  meta.Ledger
-	Members Members
-	// Trust may be nil: then there is no TrustService.
-	Trust Trust
+	Ledger     meta.Ledger
+	Members    Members
+	Membership Membership
+	Trust      Trust
 }
 
 // Validate names what is missing.
@@ -44,6 +43,9 @@ func (c Config) Validate() error {
 	}
 	if c.Members == nil {
 		return errors.New("admin: Members is required")
+	}
+	if c.Membership == nil {
+		return errors.New("admin: Membership is required")
 	}
 	return nil
 }
@@ -69,9 +71,8 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewStatusServiceHandler(&status{c.Members}, opts...))
 	mux.Handle(adminv1connect.NewRepositoryServiceHandler(&repositories{c.Ledger}, opts...))
 	mux.Handle(adminv1connect.NewLockServiceHandler(&locks{c.Ledger}, opts...))
-	if c.Trust != nil {
-		mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
-	}
+	mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
+	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
 	return mux, nil
 }
 
