@@ -22,7 +22,7 @@ func same(t testing.TB, nodes ...*running) {
 				return fmt.Errorf("%s is at %d, %s at %d", nodes[0].id, index, n.id, at)
 			}
 			if !bytes.Equal(sum, other) {
-				t.Fatalf("at %d the states of %s and %s differ", at, nodes[0].id, n.id)
+				t.Fatalf("at %d the states of %s and %s differ: %x, %x", at, nodes[0].id, n.id, sum, other)
 			}
 		}
 		return nil
@@ -118,48 +118,44 @@ func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 func TestADivergentFollowerConverges(t *testing.T) {
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
 	leader, rest, away := miss(t, nodes)
-	cfg := away.Node.cfg
-	cfg.DataDir = dataOf(away)
-	logs, err := openLog(filepath.Join(cfg.DataDir, "raft"), func(err error) { t.Error(err) })
-	if err != nil {
-		t.Fatal(err)
+	again := make([]Config, 3)
+	for i, n := range []*running{leader, rest, away} {
+		n.halt(t)
+		again[i] = n.Node.cfg
 	}
-	last, err := logs.LastIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var at raft.Log
-	if err := logs.GetLog(last, &at); err != nil {
-		t.Fatal(err)
-	}
-	// As if it had led a term of its own and written, far beyond what the others have now.
-	term := at.Term + 1
-	for i := last + 1; i < last+1500; i++ {
-		if err := logs.StoreLog(&raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: emptyEntry()}); err != nil {
+	// As if it had led a term of its own and written, far beyond what the others
+	// have now. They know of the term, and that they did not lead it.
+	term := leader.raft().CurrentTerm() + 1
+	for i, cfg := range again {
+		logs, err := openLog(filepath.Join(cfg.DataDir, "raft"), func(err error) { t.Error(err) })
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := errors.Join(logs.SetUint64([]byte(termKey), term), logs.Close()); err != nil {
-		t.Fatal(err)
-	}
-	_, gossip := leader.Addresses()
-	cfg.Join = []string{gossip}
-	// The others are of a later term than the one that nobody else knows of.
-	for leader.raft().CurrentTerm() <= term {
-		if err := leader.StepDown(t.Context()); err != nil {
+		last, err := logs.LastIndex()
+		if err != nil {
 			t.Fatal(err)
 		}
-		leader, _ = leaderOf(t, []*running{leader, rest})
-		for _, n := range []*running{leader, rest} {
-			if n.opened.Load() != nil {
-				leader = n
+		for at := last + 1; i == 2 && at < last+1500; at++ {
+			if err := logs.StoreLog(&raft.Log{Index: at, Term: term, Type: raft.LogCommand, Data: emptyEntry()}); err != nil {
+				t.Fatal(err)
 			}
 		}
+		if err := errors.Join(logs.SetUint64([]byte(termKey), term), logs.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	back := start(t, cfg)
+	// The one with the longer log could win now: the others go first.
+	one := start(t, again[0])
+	_, gossip := one.Addresses()
+	again[1].Join, again[2].Join = []string{gossip}, []string{gossip}
+	two := start(t, again[1])
+	leaderOf(t, []*running{one, two})
+	back := start(t, again[2])
 	eventually(t, "it is ready", func() error { return back.Ready(t.Context()) })
-	same(t, nodes[0], back)
-	same(t, leader, back)
+	same(t, one, two, back)
+	if got := standingOf(t, back.Node); got.last > got.applied+100 {
+		t.Errorf("got %+v: what nobody else has is still there", got)
+	}
 }
 
 // TestANewNodeJoinsAClusterThatHasCompacted: it never sees the first entries.
