@@ -169,7 +169,8 @@ func unpack(r io.Reader, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	t := tar.NewReader(r)
+	in := &counter{r: r}
+	t, files := tar.NewReader(in), []archived(nil)
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -188,9 +189,13 @@ func unpack(r io.Reader, dir string) error {
 		if err := writeNew(filepath.Join(dir, h.Name), t); err != nil {
 			return fmt.Errorf("read archive: %w", err)
 		}
+		files = append(files, archived{h.Name, h.Size})
 	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.Copy(io.Discard, in); err != nil {
 		return fmt.Errorf("read archive: %w", err)
+	}
+	if want := archiveSize(files); in.n != want { // a tar that is cut between two files looks whole
+		return fmt.Errorf("read archive: it has %d bytes, its %d files take %d", in.n, len(files), want)
 	}
 	return errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir)))
 }
@@ -202,4 +207,16 @@ func writeNew(path string, from io.Reader) error {
 	}
 	_, err = io.Copy(f, from)
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// counter counts what is read through it.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
