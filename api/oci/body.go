@@ -18,6 +18,9 @@ type body struct {
 	idle time.Duration
 	// renewed is when the deadline was last moved.
 	renewed time.Time
+	// silence ends a Read of HTTP/2 that brings nothing. A deadline would not do: net/http's HTTP/2 ends the body for
+	// good when one passes while nobody reads, such as while the store keeps us waiting. Nil over HTTP/1.
+	silence *time.Timer
 	// taken counts bytes.
 	taken int64
 
@@ -37,7 +40,22 @@ func guardBody(w http.ResponseWriter, r *http.Request, idle time.Duration) {
 }
 
 func newBody(c *call) *body {
-	return &body{r: c.r.Body, ctl: http.NewResponseController(c.w), idle: c.IdleTimeout}
+	b := &body{r: c.r.Body, ctl: http.NewResponseController(c.w), idle: c.IdleTimeout}
+	if c.r.ProtoMajor == 2 && c.r.ContentLength != 0 {
+		_ = b.ctl.SetReadDeadline(time.Time{}) // that of guardBody
+		b.silence = time.AfterFunc(b.idle, b.expire)
+		b.silence.Stop()
+	}
+	return b
+}
+
+// expire ends the Read that waits over HTTP/2.
+func (b *body) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.finished {
+		_ = b.ctl.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // Read answers errStalled when no byte came for the idle timeout, errTakenOver
@@ -47,6 +65,9 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := b.r.Read(p)
+	if b.silence != nil {
+		b.silence.Stop()
+	}
 	b.taken += int64(n)
 	if err == nil {
 		return n, nil
@@ -76,6 +97,10 @@ func (b *body) renew() error {
 	defer b.mu.Unlock()
 	if b.stopped {
 		return errTakenOver
+	}
+	if b.silence != nil {
+		b.silence.Reset(b.idle)
+		return nil
 	}
 	if now.Sub(b.renewed) < b.idle/4 {
 		return nil

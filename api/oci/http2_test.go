@@ -2,10 +2,13 @@ package oci
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/pontoon-registry/pontoon/blobs"
 )
 
 // TestPushesOverHTTP2 repeats what depends on deadlines and interruption where they work differently.
@@ -43,4 +46,52 @@ func TestPushesOverHTTP2(t *testing.T) {
 		t.Errorf("the earlier request was answered %d", p.StatusCode)
 	}
 	r.want(r.do("PUT", loc+"?digest="+sha(data), nil), 201)
+}
+
+// blocking is a store whose first Write takes longer than a client may be silent.
+type blocking struct {
+	blobs.Store
+	took time.Duration
+}
+
+func (s *blocking) Writer(ctx context.Context, a blobs.Attempt) (blobs.Writer, error) {
+	w, err := s.Store.Writer(ctx, a)
+	return &blockingWriter{w, s.took}, err
+}
+
+type blockingWriter struct {
+	blobs.Writer
+	took time.Duration
+}
+
+func (w *blockingWriter) Write(p []byte) (int, error) {
+	if w.took > 0 {
+		t := time.NewTimer(w.took)
+		defer t.Stop()
+		<-t.C
+		w.took = 0
+	}
+	return w.Writer.Write(p)
+}
+
+// A store that keeps the node waiting is not a client that stalls: of HTTP/2 a read deadline that passes while nobody
+// reads ends the body for good.
+func TestABodyIsNotStalledWhileTheStoreBlocks(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		r := newRig(t, func(c *Config) { c.IdleTimeout = 200 * time.Millisecond })
+		r.store.Store = &blocking{r.store.Store, time.Second}
+		if http2 {
+			s := httptest.NewUnstartedServer(r.handler)
+			s.EnableHTTP2 = true
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			r.url, r.client = s.URL, s.Client()
+		}
+		data := content("blocked", 3<<20)
+		p := r.want(r.do("PATCH", r.begin("a"), streamed(data)), 202)
+		if (p.ProtoMajor == 2) != http2 {
+			t.Fatalf("spoken: %s", p.Proto)
+		}
+		r.want(r.do("PUT", p.Header.Get("Location")+"?digest="+sha(data), nil), 201)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/meta"
@@ -16,8 +17,9 @@ import (
 // repository, heals it for all. Nothing is marked by what may mend itself: a store
 // that is down, denies, or a 404 that is not its own (blobs/s3).
 //
-// A byte that changed in place is not looked for: clients compare digests. An operator who learns of one deletes the
-// object, and the next pull marks it (RUNBOOK).
+// A byte that changed in place is not looked for: clients compare digests. Where the store keeps a checksum of the
+// whole object and finds it wrong (S3 of a layer that fits one part), the object is read once more, and marked if its digest is wrong.
+// Of another one that an operator learns of, the object is deleted, and the next pull marks it (RUNBOOK).
 
 // markLost tells the ledger that the bytes of a blob are not there, and answers what the client hears.
 func (c *call) markLost(d meta.Digest, b *metav1.Blob, why string) error {
@@ -47,8 +49,8 @@ func (c *call) repositoriesOf(ctx context.Context, d meta.Digest) (n int) {
 	return n
 }
 
-// suspect looks at a blob whose stream failed for another reason than its client, and marks it lost if its length
-// is not the ledger's. It answers the error to go on with.
+// suspect looks at a blob whose stream failed for another reason than its client, and marks it lost if what is stored
+// is not what the ledger says. It answers the error to go on with.
 func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 	if errors.Is(err, blobs.ErrUnavailable) || answerOf(err).status == statusClientClosed {
 		return err
@@ -56,12 +58,36 @@ func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 	ctx, cancel := c.lasting(settle)
 	defer cancel()
 	size, serr := c.Store.Stat(ctx, b.GetKey())
-	if serr != nil || size == b.GetSize() {
+	why := ""
+	switch {
+	case serr != nil:
+		return err
+	case size != b.GetSize():
+		why = fmt.Sprintf("the store has %d bytes of it", size)
+	case errors.Is(err, blobs.ErrCorrupt) && c.damaged(ctx, d, b):
+		why = "its bytes are not those of its digest"
+	default:
 		return err
 	}
-	lost := c.markLost(d, b, fmt.Sprintf("the store has %d bytes of it", size))
+	lost := c.markLost(d, b, why)
 	if c.sent { // the answer is cut, whatever is said
 		return err
 	}
 	return lost
+}
+
+// damaged reads a blob once more, as far as ctx allows, and says whether it came whole and wrong.
+func (c *call) damaged(ctx context.Context, d meta.Digest, b *metav1.Blob) bool {
+	in, err := c.Store.Open(ctx, b.GetKey(), 0, b.GetSize())
+	if err != nil {
+		return false
+	}
+	defer func() { _ = in.Close() }() // only read
+	s := newSum(d.Algorithm())
+	n, err := io.Copy(s, in)
+	if n != b.GetSize() || err != nil && !errors.Is(err, blobs.ErrCorrupt) {
+		return false
+	}
+	computed, err := s.digest()
+	return err == nil && computed != d
 }

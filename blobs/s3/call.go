@@ -44,7 +44,8 @@ func known(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(context.Cause(ctx), errSlow):
-		return fmt.Errorf("%w: %w: %w", blobs.ErrUnavailable, errSlow, err)
+		// Not wrapped: it says that our context was canceled, which would pass for the caller's doing.
+		return fmt.Errorf("%w: %w: %v", blobs.ErrUnavailable, errSlow, err) //nolint:errorlint // see above
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
