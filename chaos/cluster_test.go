@@ -181,7 +181,10 @@ func (n *node) state() (state, error) {
 }
 
 // metric sums all series of one metric of the node.
-func (n *node) metric(name string) (sum float64, err error) {
+func (n *node) metric(name string) (float64, error) { return n.series(name, "") }
+
+// series sums the series of one metric whose labels contain a text, like code="206".
+func (n *node) series(name, labels string) (sum float64, err error) {
 	body, err := get("http://"+n.debug+"/metrics", 2*time.Second)
 	if err != nil {
 		return 0, err
@@ -189,15 +192,19 @@ func (n *node) metric(name string) (sum float64, err error) {
 	found := false
 	for line := range strings.Lines(string(body)) {
 		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		base, _, _ := strings.Cut(series, "{")
+		base, with, _ := strings.Cut(series, "{")
 		if !ok || base != name {
+			continue
+		}
+		found = true
+		if !strings.Contains(with, labels) {
 			continue
 		}
 		v, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)
 		if err != nil {
 			return 0, fmt.Errorf("metric %q: %w", line, err)
 		}
-		sum, found = sum+v, true
+		sum += v
 	}
 	if !found {
 		return 0, fmt.Errorf("%s has no metric %s", n.name, name)
