@@ -117,11 +117,11 @@ fuzz: ## fuzz every target for FUZZTIME (30s) each
 	done
 
 .PHONY: conformance
-conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite>
+conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite> (RESTARTING=1 restarts nodes meanwhile)
 	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE=<path> names the built suite: go build in the folder conformance of"; \
 		echo "https://github.com/opencontainers/distribution-spec"; exit 2; }
 	go test -count=1 -v -timeout 3h ./chaos -run '^TestConformance$$' -binary=$(BIN)/pontoon \
-		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES)
+		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES) $(if $(RESTARTING),-restarting)
 
 .PHONY: e2e
 e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders

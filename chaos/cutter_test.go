@@ -18,7 +18,7 @@ type cutter struct {
 	listener net.Listener
 	group    sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
+	mu    sync.Mutex // guards what follows
 	conns map[net.Conn]bool
 	cuts  [2]int // from the client, to the client
 }

@@ -18,6 +18,7 @@ var (
 	kills       = flag.Int("kills", 0, "how often TestLeader kills the leader; 0: 2, or 20 with -long")
 	conformance = flag.String("conformance", "", "path of the official conformance suite, built; empty: not run")
 	times       = flag.Int("times", 20, "how often the conformance suite runs on each kind of store")
+	restarting  = flag.Bool("restarting", false, "restart nodes, one after the other, while the conformance suite runs")
 	figures     = flag.Bool("figures", false, "run the benchmark")
 	given       = flag.String("binary", "", "the pontoon to test; empty: build it from the tree")
 )
