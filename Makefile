@@ -41,6 +41,8 @@ RACE := ./meta/... ./blobs/... ./cluster/... ./api/...
 FUZZTIME ?= 30s
 TIMES    ?= 20
 KILLS    ?= 20
+CYCLES   ?= 25
+MILLION  ?= 1000000
 
 .PHONY: help
 help: ## list the targets
@@ -131,3 +133,12 @@ e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB 
 .PHONY: bench
 bench: tools build ## the figures, side by side with plain servers on this machine
 	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -binary=$(BIN)/pontoon -figures
+
+.PHONY: bench-million
+bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node
+	go test -count=1 -v -timeout 2h ./chaos -run '^TestFiguresOfManyManifests$$' -binary=$(BIN)/pontoon -million=$(MILLION)
+
+.PHONY: churn
+churn: tools build ## CYCLES (25) joins, leaves, kills, wiped disks, moves and transfers under load (SEED=n repeats a run)
+	go test -count=1 -v -timeout 2h ./chaos -run '^TestClusterChurns' -binary=$(BIN)/pontoon \
+		-cycles=$(CYCLES) $(if $(SEED),-seed=$(SEED))
