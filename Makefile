@@ -24,12 +24,25 @@ TOOLS := \
 	github.com/versity/versitygw/cmd/versitygw@v1.8.0 \
 	github.com/google/go-containerregistry/cmd/crane@v0.22.1
 
+# command:package of Debian, one per need.
+PACKAGES := gcc:gcc haproxy:haproxy skopeo:skopeo podman:podman mmdebstrap:mmdebstrap curl:curl
+
+# Clients that take minutes to install, for make e2e alone. Debian starts a dockerd of its own with docker.io where systemd
+# runs; the tests do not touch it and start theirs.
+E2E_TOOLS := \
+	github.com/regclient/regclient/cmd/regctl@v0.11.7 \
+	helm.sh/helm/v3/cmd/helm@v3.22.0 \
+	github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+E2E_PACKAGES := docker:docker.io dockerd:docker.io containerd:containerd ctr:containerd buildah:buildah
+
 # What runs concurrently enough for the race detector to pay for its time.
 RACE := ./meta/... ./blobs/... ./cluster/... ./api/...
 
 FUZZTIME ?= 30s
 TIMES    ?= 20
 KILLS    ?= 20
+CYCLES   ?= 25
+MILLION  ?= 1000000
 
 .PHONY: help
 help: ## list the targets
@@ -49,7 +62,11 @@ check: tools format lint proto-check mod-check build test race ## all that CI ru
 
 .PHONY: tools
 tools: ## install what the checks need and the machine lacks
-	@.ci/tools $(BIN) $(TOOLS)
+	@.ci/tools $(BIN) "$(PACKAGES)" $(TOOLS)
+
+.PHONY: e2e-tools
+e2e-tools: tools ## install the clients that only make e2e needs: docker, containerd, buildah, regctl, helm, cosign
+	@.ci/tools $(BIN) "$(E2E_PACKAGES)" $(E2E_TOOLS)
 
 .PHONY: format
 format: # fails when gofmt would change a file
@@ -102,17 +119,26 @@ fuzz: ## fuzz every target for FUZZTIME (30s) each
 	done
 
 .PHONY: conformance
-conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite>
+conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite> (RESTARTING=1 restarts nodes meanwhile)
 	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE=<path> names the built suite: go build in the folder conformance of"; \
 		echo "https://github.com/opencontainers/distribution-spec"; exit 2; }
 	go test -count=1 -v -timeout 3h ./chaos -run '^TestConformance$$' -binary=$(BIN)/pontoon \
-		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES)
+		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES) $(if $(RESTARTING),-restarting)
 
 .PHONY: e2e
-e2e: tools build ## the long end-to-end tests: every client, 1 GiB layers, KILLS (20) killed leaders
+e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders
 	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader)' \
 		-binary=$(BIN)/pontoon -long -kills=$(KILLS)
 
 .PHONY: bench
 bench: tools build ## the figures, side by side with plain servers on this machine
 	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -binary=$(BIN)/pontoon -figures
+
+.PHONY: bench-million
+bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node
+	go test -count=1 -v -timeout 2h ./chaos -run '^TestFiguresOfManyManifests$$' -binary=$(BIN)/pontoon -million=$(MILLION)
+
+.PHONY: churn
+churn: tools build ## CYCLES (25) joins, leaves, kills, wiped disks, moves and transfers under load (SEED=n repeats a run)
+	go test -count=1 -v -timeout 2h ./chaos -run '^TestClusterChurns' -binary=$(BIN)/pontoon \
+		-cycles=$(CYCLES) $(if $(SEED),-seed=$(SEED))

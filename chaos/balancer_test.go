@@ -28,6 +28,13 @@ func newBalancer(t testing.TB, logs string, nodes []string, tls bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	runBalancer(t, logs, config, addr)
+	return addr
+}
+
+// runBalancer starts HAProxy and waits until it listens.
+func runBalancer(t testing.TB, logs, config, addr string) {
+	t.Helper()
 	file := filepath.Join(logs, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
@@ -40,7 +47,6 @@ func newBalancer(t testing.TB, logs string, nodes []string, tls bool) string {
 		}
 		return err
 	})
-	return addr
 }
 
 var (

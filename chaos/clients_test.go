@@ -2,28 +2,19 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// TestClientsPushAndPullWhileTheLeaderDies lets skopeo, crane and podman push and pull real images through the balancer
-// while the leader is killed and restarted over and over. Every digest is compared. A push may fail and must succeed
-// when repeated; a pull may fail only because its own connection was cut, and must succeed when repeated.
+// TestClientsPushAndPullWhileTheLeaderDies lets real clients push and pull real images through the balancer while the
+// leader is killed and restarted over and over: skopeo, crane and podman, and with -long regctl, ctr, docker, buildah, helm
+// and cosign as well. Every digest is compared. A push may fail and must succeed when repeated; a pull may fail only
+// because its own connection was cut, and must succeed when repeated.
 func TestClientsPushAndPullWhileTheLeaderDies(t *testing.T) {
 	p := newPictures(t)
 	d := newDeployment(t, newBucket(t), options{})
-	tally := &tally{t: t}
 
 	during, whole := 45*time.Second, 4*time.Second
 	if *long {
@@ -32,51 +23,120 @@ func TestClientsPushAndPullWhileTheLeaderDies(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), during+8*time.Minute)
 	defer cancel()
+	c := &crowd{t: t, ctx: ctx, d: d, pictures: p, until: time.Now().Add(during), tallies: map[string]*tally{}}
+	c.everyDay()
+	if *long {
+		c.heavy()
+	}
 	killing, stop := context.WithCancel(ctx)
 	defer stop()
-	var killer, group sync.WaitGroup
-	killer.Go(func() { tally.leadersKilled = d.killLeaders(killing, whole) })
-
-	began := time.Now()
-	// again runs one round after the other, each to repositories of its own, so that nothing is there already.
-	again := func(round func(i int)) {
-		group.Go(func() {
-			for i := 0; (i == 0 || time.Since(began) < during) && !t.Failed(); i++ {
-				round(i)
-			}
-		})
-	}
-	for name, c := range map[string]client{"skopeo": newSkopeo(t, d), "crane": newCrane(t, d)} {
-		again(func(i int) {
-			tally.roundTrip(ctx, c, p.debian, fmt.Sprintf("%s/debian%d:v1", name, i))
-			tally.roundTrip(ctx, c, p.multi, fmt.Sprintf("%s/multi%d:v1", name, i))
-			if p.giant != nil && i%10 == 0 {
-				tally.roundTrip(ctx, c, p.giant, fmt.Sprintf("%s/giant%d:v1", name, i))
-			}
-		})
-	}
-	m := newPodman(t, d)
-	again(func(i int) { m.roundTrip(ctx, tally, p.debian, fmt.Sprintf("podman/debian%d:v1", i)) })
-	artifacts := 0
-	again(func(i int) {
-		tally.artifact(ctx, d, i)
-		artifacts++
-		pause(ctx, 200*time.Millisecond)
-	})
-	group.Wait()
+	var killer sync.WaitGroup
+	killed := 0
+	killer.Go(func() { killed = d.killLeaders(killing, whole) })
+	c.group.Wait()
 	stop()
 	killer.Wait()
 
 	for _, n := range d.nodes {
 		n.waitReady()
 	}
-	tally.artifactsAreListed(ctx, d, artifacts)
+	c.tallies["artifacts"].artifactsAreListed(ctx, d, c.tallies["artifacts"].rounds)
 	d.agree()
-	t.Logf("leader killed %d times; %d pushes and %d pulls, %d artifacts with a subject among them; cut and repeated: %d pushes, %d pulls",
-		tally.leadersKilled, tally.pushes, tally.pulls, artifacts, tally.pushFailures, tally.pullFailures)
-	if tally.leadersKilled < 2 {
-		t.Errorf("the leader was killed only %d times: the test shows little", tally.leadersKilled)
+	t.Logf("leader killed %d times", killed)
+	for name, y := range c.tallies {
+		t.Logf("%-9s %3d rounds: %d pushes and %d pulls; cut and repeated: %d pushes, %d pulls",
+			name, y.rounds, y.pushes, y.pulls, y.pushFailures, y.pullFailures)
 	}
+	if killed < 2 {
+		t.Errorf("the leader was killed only %d times: the test shows little", killed)
+	}
+}
+
+// crowd are clients that work at the same time, each in rounds, one after the other, in repositories of their own, so that
+// nothing is there already.
+type crowd struct {
+	t        testing.TB
+	ctx      context.Context
+	d        *deployment
+	pictures pictures
+	until    time.Time
+	tallies  map[string]*tally
+	group    sync.WaitGroup
+}
+
+// again runs rounds until the time is over, at least one.
+func (c *crowd) again(name string, round func(y *tally, i int)) {
+	y := &tally{t: c.t}
+	c.tallies[name] = y
+	c.group.Go(func() {
+		for i := 0; (i == 0 || time.Now().Before(c.until)) && !c.t.Failed(); i++ {
+			round(y, i)
+			y.rounds++
+		}
+	})
+}
+
+// layouts runs a client that moves layouts. A client that can mount what another has pushed uploads only what is fresh.
+func (c *crowd) layouts(name string, moves client) {
+	c.again(name, func(y *tally, i int) {
+		fresh := freshImage(c.t, fmt.Sprint(name, i), 4, 4<<20+123)
+		y.roundTrip(c.ctx, moves, fresh, fmt.Sprintf("%s/fresh%d:v1", name, i))
+		fresh.remove()
+		y.roundTrip(c.ctx, moves, c.pictures.debian, fmt.Sprintf("%s/debian%d:v1", name, i))
+		y.roundTrip(c.ctx, moves, c.pictures.multi, fmt.Sprintf("%s/multi%d:v1", name, i))
+		if c.pictures.giant != nil && i%10 == 0 {
+			y.roundTrip(c.ctx, moves, c.pictures.giant, fmt.Sprintf("%s/giant%d:v1", name, i))
+		}
+	})
+}
+
+// everyDay starts the clients that make check runs as well.
+func (c *crowd) everyDay() {
+	c.layouts("skopeo", newSkopeo(c.t, c.d.balancer))
+	c.layouts("crane", newCrane(c.t, c.d.balancer))
+	m := newPodman(c.t, c.d.balancer)
+	c.again("podman", func(y *tally, i int) {
+		m.roundTrip(c.ctx, y, c.pictures.debian, fmt.Sprintf("podman/debian%d:v1", i))
+	})
+	c.again("artifacts", func(y *tally, i int) {
+		y.artifact(c.ctx, c.d, i)
+		pause(c.ctx, 200*time.Millisecond)
+	})
+}
+
+// heavy starts the clients that take long to install.
+func (c *crowd) heavy() {
+	c.layouts("regctl", newRegctl(c.t, c.d.balancer))
+	s := newDaemons(c.t)
+	c.layouts("ctr", newCtr(c.t, s, c.d.balancer))
+	k := newDocker(c.t, s, c.d.balancer)
+	c.again("docker", func(y *tally, i int) {
+		image := freshImage(c.t, fmt.Sprint("docker", i), 6, 4<<20)
+		k.roundTrip(c.ctx, y, image, fmt.Sprintf("docker/fresh%d:v1", i))
+		image.remove()
+		k.roundTrip(c.ctx, y, c.pictures.debian, fmt.Sprintf("docker/debian%d:v1", i)) // from the second on it mounts
+	})
+	b := newBuildah(c.t, c.d.balancer)
+	base := newSkopeo(c.t, c.d.balancer)
+	c.again("buildah", func(y *tally, i int) {
+		if i == 0 {
+			y.push("buildah/base:v1", func() error { return base.push(c.ctx, c.pictures.debian, "buildah/base:v1") })
+		}
+		b.roundTrip(c.ctx, y, "buildah/base:v1", fmt.Sprintf("buildah/built%d:v1", i))
+	})
+	h := newHelm(c.t, c.d.balancer)
+	c.again("helm", func(y *tally, i int) {
+		h.roundTrip(c.ctx, y, i)
+		pause(c.ctx, 500*time.Millisecond)
+	})
+	signer := newCosign(c.t, c.d.balancer)
+	c.again("cosign", func(y *tally, i int) {
+		signer.roundTrip(c.ctx, y, i)
+		if i == 0 {
+			signer.refusesStrangers(c.ctx, y, i)
+		}
+		pause(c.ctx, 500*time.Millisecond)
+	})
 }
 
 // killLeaders kills the leader, brings it back, lets the cluster be whole for a time, and begins again until the context
@@ -93,294 +153,5 @@ func (d *deployment) killLeaders(ctx context.Context, whole time.Duration) (kill
 		pause(ctx, 500*time.Millisecond)
 		victim.start()
 		victim.waitReady()
-	}
-}
-
-// client is a program that moves whole images between a layout and a registry.
-type client interface {
-	// push and pull run the program once. reference is repository:tag.
-	push(ctx context.Context, from *layout, reference string) error
-	pull(ctx context.Context, reference string, to *layout) error
-}
-
-// tally counts what clients did and judges their failures.
-type tally struct {
-	t             testing.TB
-	leadersKilled int
-
-	mu                                        sync.Mutex // guards the counts
-	pushes, pulls, pushFailures, pullFailures int
-}
-
-// cut is how clients say that their connection ended under them.
-var cut = regexp.MustCompile(`EOF|connection reset|connection refused|broken pipe|closed network connection|server closed`)
-
-const attempts = 4
-
-// roundTrip pushes a layout, pulls it into an empty one, and compares all that both hold.
-func (y *tally) roundTrip(ctx context.Context, c client, from *layout, reference string) {
-	y.push(reference, func() error { return c.push(ctx, from, reference) })
-	var to *layout
-	y.pull(reference, func() error {
-		to = newLayout(y.t)
-		return c.pull(ctx, reference, to)
-	})
-	want, err := from.contents()
-	if err != nil {
-		y.t.Errorf("%s: %v", reference, err)
-		return
-	}
-	got, err := to.contents()
-	if err != nil {
-		y.t.Errorf("%s: pulled: %v", reference, err)
-		return
-	}
-	if !maps.Equal(got, want) {
-		y.t.Errorf("%s: pulled %v, pushed %v", reference, got, want)
-	}
-	if err := os.RemoveAll(to.dir); err != nil {
-		y.t.Errorf("%s: %v", reference, err)
-	}
-}
-
-func (y *tally) push(reference string, once func() error) {
-	failures := y.repeat("push "+reference, once, func(error) bool { return true })
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.pushes++
-	y.pushFailures += failures
-}
-
-func (y *tally) pull(reference string, once func() error) {
-	failures := y.repeat("pull "+reference, once, func(err error) bool { return cut.MatchString(err.Error()) })
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.pulls++
-	y.pullFailures += failures
-}
-
-// repeat runs once until it succeeds, and reports failures that are not excused.
-func (y *tally) repeat(what string, once func() error, excused func(error) bool) (failures int) {
-	for {
-		err := once()
-		if err == nil {
-			return failures
-		}
-		failures++
-		if !excused(err) {
-			y.t.Errorf("%s failed, and not because its connection was cut: %v", what, err)
-		}
-		if failures == attempts {
-			y.t.Errorf("%s failed %d times: %v", what, failures, err)
-			return failures
-		}
-		y.t.Logf("%s: attempt %d: %v", what, failures, err)
-	}
-}
-
-const subjectRepo = "artifacts/subject"
-
-// artifact pushes the number-th artifact that refers to one image, and first that image, through the balancer, every
-// request to the next node.
-func (y *tally) artifact(ctx context.Context, d *deployment, number int) {
-	r := at(d.url())
-	r.client.Transport.(*http.Transport).DisableKeepAlives = true
-	subject, config := artifactSubject()
-	if number == 0 {
-		y.push(subjectRepo, func() error {
-			if err := r.pushBlob(ctx, subjectRepo, config); err != nil {
-				return err
-			}
-			return r.putManifest(ctx, subjectRepo, "subject", mediaManifest, subject)
-		})
-	}
-	body := artifact(number)
-	y.push(fmt.Sprintf("%s artifact %d", subjectRepo, number), func() error {
-		return r.putManifest(ctx, subjectRepo, digestOf(body), mediaManifest, body)
-	})
-}
-
-func artifactSubject() (subject, config []byte) {
-	config = []byte("{}")
-	return manifest{MediaType: mediaManifest, ArtifactType: "chaos/subject", Config: new(describe(mediaEmpty, config))}.encode(), config
-}
-
-func artifact(i int) []byte {
-	subject, config := artifactSubject()
-	return manifest{
-		MediaType: mediaManifest, ArtifactType: "chaos/signature",
-		Config:      new(describe(mediaEmpty, config)),
-		Subject:     new(describe(mediaManifest, subject)),
-		Annotations: map[string]string{"number": fmt.Sprint(i)},
-	}.encode()
-}
-
-// artifactsAreListed asks every node for the referrers of the subject.
-func (y *tally) artifactsAreListed(ctx context.Context, d *deployment, count int) {
-	subject, _ := artifactSubject()
-	var want []string
-	for i := range count {
-		want = append(want, digestOf(artifact(i)))
-	}
-	slices.Sort(want)
-	for _, n := range d.nodes {
-		var got []string
-		path := "/v2/" + subjectRepo + "/referrers/" + digestOf(subject)
-		for path != "" {
-			a, err := at(n.url()).want(ctx, http.StatusOK, http.MethodGet, path, nil, nil)
-			if err != nil {
-				y.t.Errorf("referrers on %s: %v", n.name, err)
-				return
-			}
-			var index manifest
-			if err := json.Unmarshal(a.body, &index); err != nil {
-				y.t.Errorf("referrers on %s: %v", n.name, err)
-				return
-			}
-			for _, d := range index.Manifests {
-				got = append(got, d.Digest)
-			}
-			path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			y.t.Errorf("%s lists %d referrers, want %d", n.name, len(got), len(want))
-		}
-	}
-}
-
-// program runs one of the clients with a home of its own.
-type program struct {
-	path string
-	home string
-	env  []string
-}
-
-func newProgram(t testing.TB, name string) program {
-	t.Helper()
-	home, err := os.MkdirTemp("", "chaos-") // short: podman bounds the length of its runroot
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(home) })
-	auth := filepath.Join(home, "auth.json")
-	if err := os.WriteFile(auth, []byte("{}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return program{path: need(t, name), home: home, env: append(os.Environ(),
-		"HOME="+home, "XDG_RUNTIME_DIR="+home, "TMPDIR="+home, "REGISTRY_AUTH_FILE="+auth)}
-}
-
-func (p program) run(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, p.path, args...)
-	cmd.Env, cmd.Dir = p.env, p.home
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", filepath.Base(p.path), args[0], err, lastLines(out, 3))
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-func lastLines(out []byte, n int) string {
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], " / ")
-}
-
-type skopeo struct {
-	program
-	registry string
-}
-
-func newSkopeo(t testing.TB, d *deployment) client {
-	return skopeo{newProgram(t, "skopeo"), d.balancer}
-}
-
-func (s skopeo) push(ctx context.Context, from *layout, reference string) error {
-	_, err := s.run(ctx, "copy", "--insecure-policy", "--all", "--preserve-digests", "--quiet",
-		"--dest-tls-verify=false", "oci:"+from.dir+":v1", "docker://"+s.registry+"/"+reference)
-	return err
-}
-
-func (s skopeo) pull(ctx context.Context, reference string, to *layout) error {
-	_, err := s.run(ctx, "copy", "--insecure-policy", "--all", "--preserve-digests", "--quiet",
-		"--src-tls-verify=false", "docker://"+s.registry+"/"+reference, "oci:"+to.dir+":v1")
-	return err
-}
-
-type crane struct {
-	program
-	registry string
-}
-
-func newCrane(t testing.TB, d *deployment) client {
-	return crane{newProgram(t, "crane"), d.balancer}
-}
-
-func (c crane) push(ctx context.Context, from *layout, reference string) error {
-	_, err := c.run(ctx, "push", "--insecure", from.dir, c.registry+"/"+reference)
-	return err
-}
-
-func (c crane) pull(ctx context.Context, reference string, to *layout) error {
-	_, err := c.run(ctx, "pull", "--insecure", "--format=oci", c.registry+"/"+reference, to.dir)
-	return err
-}
-
-// podman keeps images unpacked and packs them anew to push, so it is compared by the digest that it says it pushed.
-type podman struct {
-	program
-	registry string
-}
-
-func newPodman(t testing.TB, d *deployment) podman {
-	return podman{newProgram(t, "podman"), d.balancer}
-}
-
-func (m podman) podman(ctx context.Context, args ...string) (string, error) {
-	all := []string{"--root", filepath.Join(m.home, "root"), "--runroot", filepath.Join(m.home, "runroot"),
-		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"}
-	return m.run(ctx, append(all, args...)...)
-}
-
-func (m podman) roundTrip(ctx context.Context, y *tally, from *layout, reference string) {
-	if _, err := m.podman(ctx, "pull", "--quiet", "oci:"+from.dir+":v1"); err != nil {
-		y.t.Errorf("podman reads the layout: %v", err)
-		return
-	}
-	images, err := m.podman(ctx, "images", "--quiet", "--no-trunc")
-	if err != nil {
-		y.t.Error(err)
-		return
-	}
-	image, _, _ := strings.Cut(images, "\n")
-	remote := m.registry + "/" + reference
-	digestFile := filepath.Join(m.home, "digest")
-	y.push(reference, func() error {
-		_, err := m.podman(ctx, "push", "--quiet", "--tls-verify=false", "--digestfile", digestFile, image, "docker://"+remote)
-		return err
-	})
-	if _, err := m.podman(ctx, "rmi", "--all", "--force"); err != nil {
-		y.t.Error(err)
-	}
-	y.pull(reference, func() error {
-		_, err := m.podman(ctx, "pull", "--quiet", "--tls-verify=false", remote)
-		return err
-	})
-	pushed, err := os.ReadFile(digestFile)
-	if err != nil {
-		y.t.Error(err)
-		return
-	}
-	pulled, err := m.podman(ctx, "image", "inspect", "--format", "{{.Digest}}", remote)
-	if err != nil {
-		y.t.Error(err)
-	}
-	if pulled != strings.TrimSpace(string(pushed)) {
-		y.t.Errorf("podman pushed %s as %s and pulled %s", reference, pushed, pulled)
-	}
-	if _, err := m.podman(ctx, "rmi", "--all", "--force"); err != nil {
-		y.t.Error(err)
 	}
 }

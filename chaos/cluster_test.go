@@ -25,12 +25,14 @@ type deployment struct {
 	options  options
 	nodes    []*node
 	balancer string // address of HAProxy, host:port
+	slots    *slots // HAProxy's, where nodes come and go
 }
 
 // node is one pontoon serve, with a data directory that survives its kills.
 type node struct {
 	t                         testing.TB
 	name                      string
+	slot                      int // of the balancer
 	logs                      string
 	config                    string // file
 	addr, debug, peer, gossip string
@@ -43,6 +45,9 @@ type options struct {
 	drain string // http.drain.delay; empty: the default
 	cut   string // http.draintimeout; empty: the default
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
+	slots int    // so many nodes at most, which come and go; 0: the three that start stay
+
+	cluster []string // further lines in the cluster section of every node's config
 }
 
 // newDeployment starts three nodes over the store, waits until all are ready, and puts HAProxy before them.
@@ -54,27 +59,53 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		name := fmt.Sprintf("node%d", i+1)
-		d.nodes = append(d.nodes, &node{t: t, name: name, logs: d.logs, config: filepath.Join(d.logs, name+".yml")})
+		d.nodes = append(d.nodes, d.node(i))
 	}
 	d.move()
 	d.start()
-	d.balancer = newBalancer(t, d.logs, d.addrs(), o.tls)
+	if o.slots == 0 {
+		d.balancer = newBalancer(t, d.logs, d.addrs(), o.tls)
+		return d
+	}
+	d.slots = newSlots(t, d.logs, o.slots)
+	d.balancer = d.slots.addr
+	for _, n := range d.nodes {
+		d.slots.point(n.slot, n.addr)
+	}
 	return d
+}
+
+// node is one that has no addresses yet and does not run.
+func (d *deployment) node(slot int) *node {
+	name := fmt.Sprintf("node%d", slot+1)
+	return &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml")}
+}
+
+// place gives a node new addresses.
+func (n *node) place() {
+	n.addr, n.debug, n.peer, n.gossip = freeAddr(n.t), freeAddr(n.t), freeAddr(n.t), freeAddr(n.t)
+}
+
+// configure writes a node's config; it joins all nodes that there are now.
+func (d *deployment) configure(n *node) {
+	d.t.Helper()
+	var join []string
+	for _, other := range d.nodes {
+		join = append(join, other.gossip)
+	}
+	if err := os.WriteFile(n.config, []byte(d.configOf(n, join)), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // move gives every node new addresses and writes the configs.
 func (d *deployment) move() {
 	d.t.Helper()
-	var join []string
 	for _, n := range d.nodes {
-		n.addr, n.debug, n.peer, n.gossip = freeAddr(d.t), freeAddr(d.t), freeAddr(d.t), freeAddr(d.t)
-		join = append(join, n.gossip)
+		n.place()
 	}
 	for _, n := range d.nodes {
-		if err := os.WriteFile(n.config, []byte(d.configOf(n, join)), 0o600); err != nil {
-			d.t.Fatal(err)
-		}
+		d.configure(n)
 	}
 }
 
@@ -100,8 +131,11 @@ func (d *deployment) configOf(n *node, join []string) string {
 	if d.options.tls {
 		lines = append(lines, "  tls:", "    names: [127.0.0.1]")
 	}
+	lines = append(lines, "cluster:")
+	for _, line := range d.options.cluster {
+		lines = append(lines, "  "+line)
+	}
 	return strings.Join(append(lines,
-		"cluster:",
 		"  name: chaos",
 		"  node: "+n.name,
 		"  datadir: "+filepath.Join(d.data, n.name),
@@ -181,7 +215,10 @@ func (n *node) state() (state, error) {
 }
 
 // metric sums all series of one metric of the node.
-func (n *node) metric(name string) (sum float64, err error) {
+func (n *node) metric(name string) (float64, error) { return n.series(name, "") }
+
+// series sums the series of one metric whose labels contain a text, like code="206".
+func (n *node) series(name, labels string) (sum float64, err error) {
 	body, err := get("http://"+n.debug+"/metrics", 2*time.Second)
 	if err != nil {
 		return 0, err
@@ -189,15 +226,19 @@ func (n *node) metric(name string) (sum float64, err error) {
 	found := false
 	for line := range strings.Lines(string(body)) {
 		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		base, _, _ := strings.Cut(series, "{")
+		base, with, _ := strings.Cut(series, "{")
 		if !ok || base != name {
+			continue
+		}
+		found = true
+		if !strings.Contains(with, labels) {
 			continue
 		}
 		v, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)
 		if err != nil {
 			return 0, fmt.Errorf("metric %q: %w", line, err)
 		}
-		sum, found = sum+v, true
+		sum += v
 	}
 	if !found {
 		return 0, fmt.Errorf("%s has no metric %s", n.name, name)

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,7 +45,8 @@ const sparse = `validation:
 
 // TestConformance runs the official suite against three nodes behind HAProxy, on S3 and on a directory. Every second run
 // goes through a proxy that opens a connection for each request, so that the balancer deals every request to the next
-// node. It runs only when -conformance names the built suite.
+// node. With -restarting the nodes are restarted all the while, one after the other, as an upgrade does; the suite repeats
+// nothing. It runs only when -conformance names the built suite.
 func TestConformance(t *testing.T) {
 	if *conformance == "" {
 		t.Log("NOT RUN: make conformance names the built suite")
@@ -56,8 +58,15 @@ func TestConformance(t *testing.T) {
 			if name == "s3" {
 				over = newBucket(t)
 			}
-			d := newDeployment(t, over, options{extra: sparse})
+			d := newDeployment(t, over, options{extra: sparse, drain: "2s"})
 			dealt := dealer(t, d.url())
+			restarts := 0
+			working, stop := context.WithCancel(t.Context())
+			defer stop()
+			var restarter sync.WaitGroup
+			if *restarting {
+				restarter.Go(func() { restarts = d.restartInTurn(working) })
+			}
 			var sum counts
 			for i := range *times {
 				addr, how := d.balancer, "connections kept"
@@ -72,7 +81,12 @@ func TestConformance(t *testing.T) {
 				t.Logf("run %2d on %s, %s, %v: %v", i+1, name, how, time.Since(began).Round(time.Millisecond), c)
 				sum.add(c)
 			}
-			t.Logf("%d runs on %s: %v", *times, name, sum)
+			stop()
+			restarter.Wait()
+			t.Logf("%d runs on %s: %v; %d restarts meanwhile", *times, name, sum, restarts)
+			if *restarting && restarts < *times {
+				t.Errorf("nodes were restarted only %d times in %d runs: the test shows little", restarts, *times)
+			}
 			d.agree()
 		})
 	}

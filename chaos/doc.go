@@ -9,7 +9,8 @@
 //  4. Everything listens on loopback, on ports that were free a moment before.
 //
 // What it does not: it runs on Linux (it stops processes by signal and reads /proc), it needs versitygw, haproxy,
-// skopeo, crane, podman and mmdebstrap on PATH and fails without them, and its figures hold for one machine that runs the
+// skopeo, crane, podman and mmdebstrap on PATH and fails without them (with -long also docker, containerd, buildah, regctl,
+// helm and cosign, and root), and its figures hold for one machine that runs the
 // servers and their clients alike.
 //
 // Some tests are too long for every change. They are asked for by flags of the test binary, which the Makefile sets:

@@ -41,6 +41,13 @@ func newLayout(t testing.TB) *layout {
 	return l
 }
 
+// remove frees the space before the test ends.
+func (l *layout) remove() {
+	if err := os.RemoveAll(l.dir); err != nil {
+		l.t.Errorf("remove a layout: %v", err)
+	}
+}
+
 func (l *layout) write(name string, content []byte) {
 	l.t.Helper()
 	if err := os.WriteFile(filepath.Join(l.dir, name), content, 0o644); err != nil {
@@ -215,6 +222,21 @@ func newPictures(t testing.TB) pictures {
 		p.giant.name(p.giant.image("amd64", []descriptor{layer}, []string{layer.Digest}))
 	}
 	return p
+}
+
+// freshImage is an image of noise that nobody has pushed before.
+func freshImage(t testing.TB, name string, layers int, size int64) *layout {
+	t.Helper()
+	l := newLayout(t)
+	var descriptors []descriptor
+	var diffs []string
+	for i := range layers {
+		file := fmt.Sprintf("layer%d", i)
+		layer := tarOf(t, file, noise(name+file, size))
+		descriptors, diffs = append(descriptors, l.put(mediaLayer, layer)), append(diffs, digestOf(layer))
+	}
+	l.name(l.image("amd64", descriptors, diffs))
+	return l
 }
 
 // debianRoot returns the path of a Debian root filesystem as a tar, made once per user and kept in the cache folder.

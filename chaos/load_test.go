@@ -75,7 +75,7 @@ func (l *load) drive(conn net.Conn, request []byte, end time.Time) error {
 		if _, err := conn.Write(request); err != nil {
 			return err
 		}
-		ok, err := skipAnswer(in)
+		ok, err := skipAnswer(in, "200")
 		if err != nil {
 			return err
 		}
@@ -90,13 +90,13 @@ func (l *load) drive(conn net.Conn, request []byte, end time.Time) error {
 	return nil
 }
 
-// skipAnswer reads one HTTP/1.1 answer of a known length and tells whether it was a 200.
-func skipAnswer(in *bufio.Reader) (bool, error) {
+// skipAnswer reads one HTTP/1.1 answer of a known length and tells whether it had the wanted status.
+func skipAnswer(in *bufio.Reader, status string) (bool, error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
 		return false, err
 	}
-	ok := len(line) > 12 && string(line[9:12]) == "200"
+	ok := len(line) > 12 && string(line[9:12]) == status
 	length := -1
 	for {
 		line, err := in.ReadSlice('\n')
@@ -125,7 +125,7 @@ func TestAnswersAreSkippedToTheirEnd(t *testing.T) {
 	in := bufio.NewReader(strings.NewReader(answers))
 	var got []bool
 	for {
-		ok, err := skipAnswer(in)
+		ok, err := skipAnswer(in, "200")
 		if errors.Is(err, io.EOF) {
 			break
 		}

@@ -18,7 +18,11 @@ var (
 	kills       = flag.Int("kills", 0, "how often TestLeader kills the leader; 0: 2, or 20 with -long")
 	conformance = flag.String("conformance", "", "path of the official conformance suite, built; empty: not run")
 	times       = flag.Int("times", 20, "how often the conformance suite runs on each kind of store")
+	cycles      = flag.Int("cycles", 0, "how often TestClusterChurns changes the cluster; 0: 5, or 25 with -long")
+	seed        = flag.Uint64("seed", 0, "of the changes that TestClusterChurns makes; 0: a new one, which is printed")
+	restarting  = flag.Bool("restarting", false, "restart nodes, one after the other, while the conformance suite runs")
 	figures     = flag.Bool("figures", false, "run the benchmark")
+	million     = flag.Int("million", 0, "how many manifests the state holds in TestFiguresOfManyManifests; 0: not run")
 	given       = flag.String("binary", "", "the pontoon to test; empty: build it from the tree")
 )
 

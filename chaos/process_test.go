@@ -133,7 +133,7 @@ func tail(file string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// need names the program that a test cannot do without. A missing one fails the test: make tools installs it.
+// need names the program that a test cannot do without. A missing one fails the test.
 func need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -145,7 +145,7 @@ func need(t testing.TB, program string) string {
 				}
 			}
 		}
-		t.Fatalf("%s is missing: make tools installs it", program)
+		t.Fatalf("%s is missing: make tools installs it, make e2e-tools what only -long needs", program)
 	}
 	return path
 }

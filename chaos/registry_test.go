@@ -154,6 +154,38 @@ func (r *registry) blob(ctx context.Context, repo, digest string) error {
 	return nil
 }
 
+// image fetches a manifest and all that it names, checks every digest, and returns that of the manifest.
+func (r *registry) image(ctx context.Context, repo, reference string) (string, error) {
+	header := http.Header{"Accept": {mediaManifest, mediaIndex, mediaDocker}}
+	a, err := r.want(ctx, http.StatusOK, http.MethodGet, "/v2/"+repo+"/manifests/"+reference, header, nil)
+	if err != nil {
+		return "", err
+	}
+	digest := digestOf(a.body)
+	if said := a.header.Get("Docker-Content-Digest"); said != digest || (strings.HasPrefix(reference, "sha256:") && reference != digest) {
+		return "", fmt.Errorf("manifest %s of %s was called %q and has digest %s", reference, repo, said, digest)
+	}
+	var m manifest
+	if err := json.Unmarshal(a.body, &m); err != nil {
+		return "", fmt.Errorf("decode manifest %s of %s: %w", reference, repo, err)
+	}
+	for _, d := range m.Manifests {
+		if _, err := r.image(ctx, repo, d.Digest); err != nil {
+			return "", err
+		}
+	}
+	blobs := m.Layers
+	if m.Config != nil {
+		blobs = append(blobs, *m.Config)
+	}
+	for _, d := range blobs {
+		if err := r.blob(ctx, repo, d.Digest); err != nil {
+			return "", err
+		}
+	}
+	return digest, nil
+}
+
 // withQuery adds to a location that may have a query already.
 func withQuery(location, query string) string {
 	if strings.Contains(location, "?") {
@@ -165,6 +197,7 @@ func withQuery(location, query string) string {
 const (
 	mediaManifest = "application/vnd.oci.image.manifest.v1+json"
 	mediaIndex    = "application/vnd.oci.image.index.v1+json"
+	mediaDocker   = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaConfig   = "application/vnd.oci.image.config.v1+json"
 	mediaLayer    = "application/vnd.oci.image.layer.v1.tar"
 	mediaLayerGz  = "application/vnd.oci.image.layer.v1.tar+gzip"

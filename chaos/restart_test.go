@@ -1,8 +1,28 @@
 package chaos
 
 import (
+	"context"
 	"testing"
+	"time"
 )
+
+// restart stops one node as an upgrade does and starts it again, when the balancer has noticed that all are there.
+func (d *deployment) restart(ctx context.Context, n *node) {
+	pause(ctx, 2*time.Second)
+	if err := n.proc.terminate(90 * time.Second); err != nil {
+		d.t.Errorf("%s ended with %v", n.name, err)
+	}
+	n.start()
+	n.waitReady()
+}
+
+// restartInTurn restarts one node after the other until the context ends, leaves all running, and returns how often.
+func (d *deployment) restartInTurn(ctx context.Context) (restarts int) {
+	for ; ctx.Err() == nil; restarts++ {
+		d.restart(ctx, d.nodes[restarts%len(d.nodes)])
+	}
+	return restarts
+}
 
 // TestClusterComesBackUnderOtherAddresses kills all nodes at once and starts them with none of the addresses they had.
 func TestClusterComesBackUnderOtherAddresses(t *testing.T) {
