@@ -128,10 +128,14 @@ func (n *Node) verify(store *kv.Store, req *raft.InstallSnapshotRequest) (_ *met
 	if err != nil {
 		return nil, err
 	}
+	if err := n.understandsCluster(system.GetVersion()); err != nil {
+		return nil, err
+	}
 	who, w := n.dir.who(), state.Witness()
 	applied, _ := state.Applied()
 	switch {
-	case system.GetClusterId() != who.ClusterID || system.GetIncarnation() != who.Incarnation:
+	// The state hears of a new life by the log, after the nodes (Recover): it may be behind.
+	case system.GetClusterId() != who.ClusterID || system.GetIncarnation() > who.Incarnation:
 		return nil, fmt.Errorf("it is of cluster %q, incarnation %d; this node belongs to %q, %d",
 			system.GetClusterId(), system.GetIncarnation(), who.ClusterID, who.Incarnation)
 	case w.GetIndex() != req.LastLogIndex || w.GetTerm() != req.LastLogTerm || applied > w.GetIndex():
