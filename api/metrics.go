@@ -46,6 +46,7 @@ type Metrics struct {
 	entryCommands   prometheus.Observer
 	readBatch       prometheus.Observer
 	readSeconds     prometheus.Observer
+	diverged        *prometheus.CounterVec
 	readErrors      prometheus.Counter
 	reloads         *prometheus.CounterVec
 }

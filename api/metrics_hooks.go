@@ -3,6 +3,7 @@ package api
 import (
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,6 +113,9 @@ func (m *Metrics) registerCluster() {
 	m.readBatch = m.histogram("pontoon_read_index_batch_size", "Reads that shared one round of the read index.", powers()).WithLabelValues()
 	m.readSeconds = m.histogram("pontoon_read_index_seconds", "Time of one round of the read index.", fast()).WithLabelValues()
 	m.readErrors = m.counter("pontoon_read_index_errors_total", "Rounds of the read index that failed.").WithLabelValues()
+	m.diverged = m.counter("pontoon_state_diverged_total", "Comparisons that found voters whose states differ; odd: this node's own is the odd one (M9).", "odd")
+	m.diverged.WithLabelValues("true")
+	m.diverged.WithLabelValues("false")
 	m.proposals.WithLabelValues("ok")
 }
 
@@ -146,6 +150,9 @@ func (m *Metrics) ReadRound(reads int, took time.Duration, err error) {
 		m.readErrors.Inc()
 	}
 }
+
+// Diverged counts one comparison of hashes that found a difference.
+func (m *Metrics) Diverged(own bool) { m.diverged.WithLabelValues(strconv.FormatBool(own)).Inc() }
 
 // NodeFigures is what a scrape shows of the node. Zero times are not shown.
 type NodeFigures struct {

@@ -20,6 +20,9 @@ func (n *Node) compact(ctx context.Context) error {
 		if n.logs.Bytes() <= n.cfg.LogBytes {
 			return nil
 		}
+		if n.raft().AppliedIndex() <= n.state.Witness().GetIndex() {
+			return nil // Raft has nothing new to compact since it started
+		}
 		began, before := time.Now(), n.logs.Bytes()
 		if err := n.compactNow(); err != nil {
 			n.log.Info("the log is not compacted now", "bytes", before, "bound", n.cfg.LogBytes, "error", err)

@@ -48,6 +48,8 @@ type Metrics interface {
 	Committed(commands int)
 	// ReadRound: one round trip of the read index served so many reads.
 	ReadRound(reads int, took time.Duration, err error)
+	// Diverged: a comparison found voters whose states differ (M9); own: this node's is the odd one.
+	Diverged(own bool)
 }
 
 // Config is what a Node needs. The zero value of a field means its default.
@@ -344,3 +346,4 @@ type noMetrics struct{}
 func (noMetrics) Proposed(metav1.Kind, time.Duration) {}
 func (noMetrics) Committed(int)                       {}
 func (noMetrics) ReadRound(int, time.Duration, error) {}
+func (noMetrics) Diverged(bool)                       {}

@@ -26,8 +26,10 @@
 //   - An outcome for every write: when a connection or a leader dies at the wrong
 //     moment and the retries run out of time, the answer is
 //     KIND_OUTCOME_UNKNOWN, and the command may or may not have taken effect.
-//   - A bounded log. It is not compacted yet: it grows with every write, and a new
-//     node replays all of it.
+//   - That a node which missed more than half of Config.LogBytes catches up from the log:
+//     it is sent the whole state. The log itself is bounded by LogBytes, and overshoots
+//     it by what is written while it is compacted.
+//   - That a damaged row is found which no command reads: nodes compare what commands wrote (M9).
 //   - Protection from a peer that holds the cluster secret and lies.
 //
 // DESIGN.md beside this file says how, and what each decision costs.

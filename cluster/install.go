@@ -128,10 +128,14 @@ func (n *Node) verify(store *kv.Store, req *raft.InstallSnapshotRequest) (_ *met
 	if err != nil {
 		return nil, err
 	}
+	if err := n.understandsCluster(system.GetVersion()); err != nil {
+		return nil, err
+	}
 	who, w := n.dir.who(), state.Witness()
 	applied, _ := state.Applied()
 	switch {
-	case system.GetClusterId() != who.ClusterID || system.GetIncarnation() != who.Incarnation:
+	// The state hears of a new life by the log, after the nodes (Recover): it may be behind.
+	case system.GetClusterId() != who.ClusterID || system.GetIncarnation() > who.Incarnation:
 		return nil, fmt.Errorf("it is of cluster %q, incarnation %d; this node belongs to %q, %d",
 			system.GetClusterId(), system.GetIncarnation(), who.ClusterID, who.Incarnation)
 	case w.GetIndex() != req.LastLogIndex || w.GetTerm() != req.LastLogTerm || applied > w.GetIndex():
@@ -230,13 +234,19 @@ func (n *Node) raiseTerm(in *incoming) error {
 
 func (n *Node) swapState(in *incoming) error {
 	retired := n.stores.move(in.path, in.store)
-	return n.state.Swap(in.store, retired)
+	return n.state.Swap(in.store, in.heals, retired)
+}
+
+// continues says whether the log goes on where a state ends.
+func (s *logStore) continues(w *metav1.Witness) bool {
+	first, err := s.FirstIndex()
+	return s.matches(w.GetIndex(), w.GetTerm()) || err == nil && first == w.GetIndex()+1
 }
 
 // wipeLog empties the log, unless it goes on where the state ends: a healed node's
 // does, and forgetting entries that it has acknowledged would lose them (C1).
 func (n *Node) wipeLog(in *incoming) error {
-	if n.logs.matches(in.witness.GetIndex(), in.witness.GetTerm()) {
+	if n.logs.continues(in.witness) {
 		return nil
 	}
 	first, err := n.logs.FirstIndex()
@@ -253,7 +263,7 @@ func (n *Node) wipeLog(in *incoming) error {
 // writeStub leaves the entry at the snapshot's end as the log's only one: what
 // leaders compare before their first entry after it (R-B3).
 func (n *Node) writeStub(in *incoming) error {
-	if n.logs.matches(in.witness.GetIndex(), in.witness.GetTerm()) {
+	if n.logs.continues(in.witness) {
 		return nil
 	}
 	return n.logs.StoreLog(&raft.Log{Index: in.witness.GetIndex(), Term: in.witness.GetTerm(), Type: raft.LogNoop})

@@ -173,6 +173,9 @@ func (n *Node) clock() (clock int64, fresh bool, err error) {
 
 // stamp is the time of an entry, refused while this node does not lead an opened term.
 func (n *Node) stamp() (clusterTime, wallTime int64, err error) {
+	if err := n.trusted(); err != nil {
+		return 0, 0, err // what this state would answer is not what the others' will
+	}
 	o := n.opened.Load()
 	if term, leads := n.leads(); o == nil || !leads || term != o.term {
 		return 0, 0, unavailable("node %s does not lead, or has just begun to", n.id)

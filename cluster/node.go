@@ -291,6 +291,9 @@ func (n *Node) setPhase(s string) { n.phase.Store(&s) }
 
 // Propose is meta.Ledger's.
 func (n *Node) Propose(ctx context.Context, c *metav1.Command) (*metav1.Result, error) {
+	if err := n.trusted(); err != nil {
+		return nil, err
+	}
 	return n.proposer.propose(ctx, c)
 }
 

@@ -66,6 +66,17 @@ func (s *service) Term(context.Context, *clusterv1.TermRequest) (*clusterv1.Term
 	return &clusterv1.TermResponse{Term: r.CurrentTerm(), Applied: s.node.applied(), LastLog: r.LastIndex()}, nil
 }
 
+// Hashes answers what this node has noted of its state (M9).
+func (s *service) Hashes(_ context.Context, r *clusterv1.HashesRequest) (*clusterv1.HashesResponse, error) {
+	response := &clusterv1.HashesResponse{}
+	for _, index := range r.GetIndexes()[:min(len(r.GetIndexes()), notesAsked)] {
+		if sum, err := s.node.state.HashAt(index); err == nil {
+			response.Notes = append(response.Notes, &clusterv1.HashNote{Index: index, Sha256: sum})
+		}
+	}
+	return response, nil
+}
+
 // Describe says who this node is.
 func (s *service) Describe(context.Context, *clusterv1.DescribeRequest) (*clusterv1.DescribeResponse, error) {
 	who := s.node.dir.who()

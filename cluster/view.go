@@ -43,6 +43,9 @@ func (f *freshness) age() (time.Duration, bool) {
 
 // View is meta.Ledger's.
 func (n *Node) View(ctx context.Context, read meta.Read, fn func(*meta.View) error) error {
+	if err := n.trusted(); err != nil {
+		return err
+	}
 	allowed := n.cfg.ReadsStale
 	if read.Content {
 		allowed = max(allowed, n.cfg.ReadsOffline)
@@ -63,6 +66,9 @@ func (n *Node) View(ctx context.Context, read meta.Read, fn func(*meta.View) err
 	}
 	view := n.state.View()
 	defer view.Close()
+	if err := n.trusted(); err != nil { // found out meanwhile
+		return err
+	}
 	if stale {
 		view.MarkStale()
 	}

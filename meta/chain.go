@@ -89,3 +89,21 @@ func (s *State) HashAt(index uint64) ([]byte, error) {
 	return answer(v, row.GetSha256(), found, metav1.Noun_NOUN_CURSOR,
 		"hash note: none at index %d, expected one of the last %d multiples of %d", index, notesKept, noteEvery)
 }
+
+// NotedIndexes answers indexes at which this state has noted its hash, newest
+// first, at most n: the latest ones one by one, older ones ever further apart, so that two
+// nodes of which one is far behind have some in common.
+func (s *State) NotedIndexes(n int) []uint64 {
+	applied, _ := s.Applied()
+	var out []uint64
+	step := uint64(noteEvery)
+	for at := applied - applied%noteEvery; at > 0 && len(out) < n && applied-at < notesKept*noteEvery; at -= min(at, step) {
+		if len(out) >= n/2 {
+			step *= 2
+		}
+		if _, err := s.HashAt(at); err == nil {
+			out = append(out, at)
+		}
+	}
+	return out
+}

@@ -221,11 +221,11 @@ func (s *State) Wait(ctx context.Context, index uint64) error {
 	s.waiters = append(s.waiters, w)
 	s.mu.Unlock()
 	select {
-	case <-w.done:
-		if s.now.Load().index >= index {
-			return nil
+	case <-w.done: // by an entry, or by Close; a Swap may have gone back since
+		if s.now.Load().index < index && s.isClosed() {
+			return ErrClosed
 		}
-		return ErrClosed
+		return nil
 	case <-ctx.Done():
 		s.forget(w)
 		return fmt.Errorf("wait for index %d: %w", index, context.Cause(ctx))

@@ -10,11 +10,12 @@ import (
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
-// Swap moves the state to another store, whose state must not be older. Views
-// from now on see that one; who waited for an index that it has wakes. Views that are
-// open stay good: retired is called when the last of them is closed, by whoever
-// closes it, and only then the old store may be closed. The caller closes both stores.
-func (s *State) Swap(store *kv.Store, retired func()) error {
+// Swap moves the state to another store. One that is older is refused unless
+// back says that reads may go back in time. Views from now on see the new one; who
+// waited for an index that it has wakes. Views that are open stay good: retired is
+// called when the last of them is closed, by whoever closes it, and only then the old
+// store may be closed. The caller closes both stores.
+func (s *State) Swap(store *kv.Store, back bool, retired func()) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	if s.isClosed() {
@@ -25,7 +26,7 @@ func (s *State) Swap(store *kv.Store, retired func()) error {
 	if err != nil {
 		return fmt.Errorf("swap state: %w", err)
 	}
-	if at := s.now.Load().index; m.index < at {
+	if at := s.now.Load().index; m.index < at && !back {
 		return errors.Join(fmt.Errorf("swap state: the other is at index %d, this one at %d: reads would go back in time", m.index, at), m.snap.Close())
 	}
 	old := s.home

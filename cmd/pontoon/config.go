@@ -109,6 +109,7 @@ type ClusterConfig struct {
 	Addr, Advertise             string
 	GossipAddr, GossipAdvertise string
 	ReadsOffline, ReadsStale    time.Duration
+	LogBytes                    int64
 	DeadReplace, DeadForget     time.Duration
 	Upgrade                     string
 }
