@@ -49,7 +49,7 @@
 // # What is not promised
 //
 // Layers are not verified when they are read: the reader hashes, or the client
-// does. A Store cannot tell an object that was removed behind its back from one
+// does. (S3 compares its checksum of an object that was one part and is read whole.) A Store cannot tell an object that was removed behind its back from one
 // that never was (ErrNotFound). Objects that no ledger knows are not removed.
 package blobs
 

@@ -44,6 +44,7 @@ type options struct {
 	extra string // further YAML at the top level of every node's config
 	drain string // http.drain.delay; empty: the default
 	cut   string // http.draintimeout; empty: the default
+	idle  string // http.idlebody; empty: the default
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
@@ -127,6 +128,9 @@ func (d *deployment) configOf(n *node, join []string) string {
 	}
 	if d.options.cut != "" {
 		lines = append(lines, "  draintimeout: "+d.options.cut)
+	}
+	if d.options.idle != "" {
+		lines = append(lines, "  idlebody: "+d.options.idle)
 	}
 	if d.options.tls {
 		lines = append(lines, "  tls:", "    names: [127.0.0.1]")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -421,34 +422,43 @@ func TestALostLayerIsHealedByTheNextPush(t *testing.T) {
 	d.agree()
 }
 
-// TestADeniedStoreLosesNothing: with other credentials the store says no to all; nothing may be marked lost by that.
-func TestADeniedStoreLosesNothing(t *testing.T) {
+// TestAStoreThatCannotTellLosesNothing: with other credentials the store says no to all, and another bucket under the same
+// name says that nothing is there. Neither may be taken for the loss of a layer.
+func TestAStoreThatCannotTellLosesNothing(t *testing.T) {
 	o := newOutage(t, "")
-	args := append([]string(nil), o.b.server.cmd.Args[1:]...)
-	for i, a := range args {
-		if a == secretKey {
-			args[i] = "rotated-away"
-		}
-	}
 	logs, program := filepath.Dir(o.b.server.log.Name()), o.b.server.cmd.Path
-	right := append([]string(nil), o.b.server.cmd.Args[1:]...)
-	o.b.server.kill()
-	o.b.server = start(t, logs, "versitygw", nil, program, args...)
-	refused := 0
-	eventually(t, 30*time.Second, "the store to refuse", func() error {
-		a, _, err := o.get(o.node)
-		if err != nil || a.status < 500 {
-			return fmt.Errorf("answered %d, %v", a.status, err)
-		}
-		if a.status == http.StatusInternalServerError {
-			refused++
-		}
-		if refused < 5 {
-			return fmt.Errorf("last answer %d, %d denials", a.status, refused)
-		}
-		return nil
-	})
-	o.metadata(o.node)
+	right := slices.Clone(o.b.server.cmd.Args[1:])
+	empty := t.TempDir()
+	if err := os.Mkdir(filepath.Join(empty, o.b.name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		args   []string
+		status int
+	}{
+		{"other credentials", replaced(right, secretKey, "rotated-away"), http.StatusInternalServerError},
+		{"an empty bucket", replaced(right, right[len(right)-1], empty), http.StatusServiceUnavailable},
+	} {
+		o.b.server.kill()
+		o.b.server = start(t, logs, "versitygw", nil, program, c.args...)
+		asked := 0
+		eventually(t, 30*time.Second, c.name+" to be told by five answers", func() error {
+			a, _, err := o.get(o.node)
+			if err != nil || a.status < 500 {
+				t.Errorf("%s: answered %d, %v", c.name, a.status, err)
+			}
+			// While the server starts it is a 503 of another cause.
+			if a.status == c.status && !strings.Contains(string(a.body), `"message":"service unavailable"`) {
+				asked++
+			}
+			if asked < 5 {
+				return fmt.Errorf("last answer %d %s, %d as wanted", a.status, a.body, asked)
+			}
+			return nil
+		})
+		o.metadata(o.node)
+	}
 	o.b.server.kill()
 	o.b.server = start(t, logs, "versitygw", nil, program, right...)
 	for _, n := range o.d.nodes {
@@ -457,4 +467,14 @@ func TestADeniedStoreLosesNothing(t *testing.T) {
 			t.Errorf("%s marked %v lost, %v", n.name, lost, err)
 		}
 	}
+}
+
+func replaced(args []string, one, by string) []string {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if a == one {
+			args[i] = by
+		}
+	}
+	return args
 }

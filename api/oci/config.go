@@ -76,6 +76,9 @@ type Config struct {
 	// PullsInterval is how often Run proposes the pulls counted here. Default 1 min.
 	PullsInterval time.Duration
 
+	// Owned asks the store whether it is the one that the ledger speaks of, and answers why it cannot be told: no blob is
+	// marked lost in an empty bucket, or below a mount point without its mount. Nil: it is.
+	Owned func(context.Context) error
 	// RequestID answers the id of a request for the audit log. Default: none.
 	RequestID func(context.Context) string
 	// Log gets what the client is not told. Default: discard.

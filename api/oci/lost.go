@@ -15,7 +15,7 @@ import (
 // once, so bytes that are missing, or too few, do not come back by waiting: the
 // blob is marked lost, HEAD says 404, and the next push of it, in any
 // repository, heals it for all. Nothing is marked by what may mend itself: a store
-// that is down, denies, or a 404 that is not its own (blobs/s3).
+// that is down, denies, has no owner mark of this cluster, or a 404 that is not its own (blobs/s3).
 //
 // A byte that changed in place is not looked for: clients compare digests. Where the store keeps a checksum of the
 // whole object and finds it wrong (S3 of a layer that fits one part), the object is read once more, and marked if its digest is wrong.
@@ -25,6 +25,13 @@ import (
 func (c *call) markLost(d meta.Digest, b *metav1.Blob, why string) error {
 	ctx, cancel := c.lasting(settle)
 	defer cancel()
+	if c.Owned != nil {
+		if err := c.Owned(ctx); err != nil {
+			c.Log.ErrorContext(ctx, "blob is not in the store, and not marked lost, since the store may be another than it was: "+
+				"look at the bucket, the root directory and its mount", "why", why, "digest", d.String(), "key", b.GetKey(), "error", err)
+			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_STORE, "blob %s: the store is not the one that it was pushed to", d)
+		}
+	}
 	repositories := c.repositoriesOf(ctx, d)
 	_, err := c.propose(ctx, &metav1.Command{Kind: &metav1.Command_MarkLost{MarkLost: &metav1.MarkLost{
 		Digest: d.Bytes(), Store: b.GetStore(), Key: b.GetKey(),

@@ -47,7 +47,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 		cfg.OperatorCA = &cluster.OperatorCA{Certificate: n.TLS.Certificate, Key: n.TLS.Key, CA: n.TLS.CA, Names: n.TLS.Names}
 	}
 	if s.objects != nil {
-		cfg.Mark = ownerMark{s.objects, log}
+		cfg.Mark = s.mark(log)
 	}
 	return cfg
 }

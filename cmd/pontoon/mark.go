@@ -56,6 +56,23 @@ func (m ownerMark) Claim(ctx context.Context, clusterID, epoch string) error {
 	return nil
 }
 
+// holds answers nil when the store has the mark of the cluster. One that cannot have a mark is never sure.
+func (m ownerMark) holds(ctx context.Context, clusterID string) error {
+	if m.objects == nil {
+		return fmt.Errorf("it can hold no owner mark %s", markName)
+	}
+	owner, _, err := m.Owner(ctx)
+	switch {
+	case err != nil:
+		return err
+	case owner == "":
+		return fmt.Errorf("there is no owner mark %s in it", markName)
+	case owner != clusterID:
+		return fmt.Errorf("it belongs to cluster %s (%s says so)", owner, markName)
+	}
+	return nil
+}
+
 // Owner answers who has the mark, empty when nobody has.
 func (m ownerMark) Owner(ctx context.Context) (clusterID, epoch string, err error) {
 	body, _, err := m.objects.Get(ctx, markName)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/pontoon-registry/pontoon/api"
@@ -43,6 +44,9 @@ func openStore(ctx context.Context, c *Config, m *api.Metrics) (*store, error) {
 	}
 	return openDirectory(ctx, c.Storage.Filesystem, watch)
 }
+
+// mark is the owner mark in the store, which has objects.
+func (s *store) mark(log *slog.Logger) ownerMark { return ownerMark{s.objects, log} }
 
 // openDirectory has no breaker: a system call that hangs says nothing (see blobs).
 func openDirectory(ctx context.Context, c FilesystemConfig, watch storageMetrics) (*store, error) {

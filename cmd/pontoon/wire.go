@@ -105,7 +105,9 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if err != nil {
 		return err
 	}
-	if r.oci, err = oci.New(r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)); err != nil {
+	registry := r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)
+	registry.Owned = func(ctx context.Context) error { return r.store.mark(r.log).holds(ctx, r.node.ClusterID()) }
+	if r.oci, err = oci.New(registry); err != nil {
 		return err
 	}
 	health := api.HealthConfig{

@@ -1,0 +1,122 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestWritesPauseForMillisecondsWhenLeadershipIsHandedOver hands leadership on under clients that repeat nothing: none of
+// their writes fails. How long no write was acknowledged is printed, at the clients, with what it is without a transfer.
+func TestWritesPauseForMillisecondsWhenLeadershipIsHandedOver(t *testing.T) {
+	transfers := 5
+	if *long {
+		transfers = 40
+	}
+	d := newDeployment(t, newDirectory(t), options{})
+	const repo = "chaos/transfer"
+	config := []byte("{}")
+	if err := at(d.url()).pushBlob(t.Context(), repo, config); err != nil {
+		t.Fatal(err)
+	}
+	working, stop := context.WithCancel(t.Context())
+	defer stop()
+	var group sync.WaitGroup
+	acks := &ackTimes{}
+	for n := range rollers {
+		c := &caller{addr: d.balancer, keep: true}
+		group.Go(func() {
+			defer c.close()
+			for i := 0; working.Err() == nil; i++ {
+				tag := fmt.Sprintf("t%02d-%05d", n, i)
+				body := manifest{MediaType: mediaManifest, ArtifactType: "chaos/transfer", Config: new(describe(mediaEmpty, config)),
+					Annotations: map[string]string{"tag": tag}}.encode()
+				if _, err := c.want(t.Context(), http.StatusCreated, http.MethodPut, "/v2/"+repo+"/manifests/"+tag,
+					http.Header{"Content-Type": {mediaManifest}}, body); err != nil {
+					t.Errorf("writer %d: %v", n, err)
+				}
+				acks.add()
+			}
+		})
+	}
+	const window = 300 * time.Millisecond
+	var gaps, without []time.Duration
+	for range transfers {
+		leader := d.leader(20 * time.Second)
+		began := time.Now()
+		if out, err := leader.cli("cluster", "transfer"); err != nil {
+			t.Fatalf("transfer: %v\n%s", err, out)
+		}
+		var at time.Time
+		eventually(t, 10*time.Second, leader.name+" to say that it leads no longer", func() error {
+			if at = leader.deposed(); at.Before(began) {
+				return fmt.Errorf("it led until %v", at)
+			}
+			return nil
+		})
+		pause(working, window) // the writes after it are what is looked at
+		gaps = append(gaps, acks.gap(at.Add(-window/2), at.Add(window/2)))
+		without = append(without, acks.gap(at.Add(-3*window/2), at.Add(-window/2)))
+	}
+	stop()
+	group.Wait()
+	t.Logf("longest time without an acknowledged write around %d transfers: p50 %v, p90 %v, max %v; in as long a time before them: p50 %v, p90 %v, max %v",
+		transfers, percentile(gaps, 50), percentile(gaps, 90), percentile(gaps, 100),
+		percentile(without, 50), percentile(without, 90), percentile(without, 100))
+	if worst := percentile(gaps, 50); worst > 500*time.Millisecond { // an election takes about a second
+		t.Errorf("half of the transfers paused writes for %v or longer: they were elections", worst)
+	}
+	d.agree()
+}
+
+// ackTimes is when writes were acknowledged, at the clients.
+type ackTimes struct {
+	mu  sync.Mutex // guards all
+	all []time.Time
+}
+
+func (a *ackTimes) add() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, time.Now())
+}
+
+// gap is the longest time between two acknowledged writes, one of which lies between from and to.
+func (a *ackTimes) gap(from, to time.Time) (longest time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := 1; i < len(a.all); i++ {
+		if a.all[i].After(from) && a.all[i-1].Before(to) {
+			longest = max(longest, a.all[i].Sub(a.all[i-1]))
+		}
+	}
+	return longest
+}
+
+// deposed is when the node's log says that it led for the last time.
+func (n *node) deposed() (last time.Time) {
+	n.t.Helper()
+	log, err := os.ReadFile(n.proc.log.Name())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		var entry struct {
+			Time time.Time `json:"time"`
+			Msg  string    `json:"msg"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "this node leads no longer" {
+			last = entry.Time
+		}
+	}
+	if last.IsZero() {
+		n.t.Fatalf("the log of %s does not say that it led", n.name)
+	}
+	return last
+}
