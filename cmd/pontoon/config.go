@@ -103,7 +103,7 @@ type ValidationConfig struct {
 type ClusterConfig struct {
 	Name, ID, DataDir, NodeName string
 	Join                        []string
-	Expect, Voters              int64
+	Expect, Voters, LogBytes    int64
 	SecretFile                  string
 	TLS                         NodeTLSConfig
 	Addr, Advertise             string

@@ -146,6 +146,8 @@ func clusterKeys(c *Config, h host) []key {
 			doc: "how long a node without a vote is silent before it is removed for good"},
 		{path: "cluster.upgrade", into: text{&n.Upgrade, oneOf("auto", "manual")}, def: "auto",
 			doc: "manual: the release before can be installed again until `pontoon cluster finalize`"},
+		{path: "cluster.log.bytes", into: amount{&n.LogBytes, 1 << 20, 1 << 40}, def: "512MiB",
+			doc: "Raft's log on disk; beyond it compacted to half: what a node that was away catches up from"},
 		{path: "cluster.reads.offline", into: span{&n.ReadsOffline, 0, 30 * day}, def: "1h",
 			doc: "how long content by digest is served without a quorum; 0 never"},
 		{path: "cluster.reads.stale", into: span{&n.ReadsStale, 0, day}, def: "0s", doc: "tags this old may be served without a quorum"},
