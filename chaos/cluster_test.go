@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,12 +47,13 @@ type options struct {
 	cut   string // http.draintimeout; empty: the default
 	idle  string // http.idlebody; empty: the default
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
+	first int    // so many nodes found the cluster; 0: three
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
 	cluster []string // further lines in the cluster section of every node's config
 }
 
-// newDeployment starts three nodes over the store, waits until all are ready, and puts HAProxy before them.
+// newDeployment starts three nodes, or as many as asked for, over the store, waits until all are ready, and puts HAProxy before them.
 func newDeployment(t testing.TB, over store, o options) *deployment {
 	t.Helper()
 	d := &deployment{t: t, logs: scratch(t), data: t.TempDir(), store: over, options: o}
@@ -59,7 +61,7 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 	if err := os.WriteFile(d.secret, []byte("chaos-"+strings.Repeat("0123456789abcdef", 4)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 3 {
+	for i := range cmp.Or(o.first, 3) {
 		d.nodes = append(d.nodes, d.node(i))
 	}
 	d.move()
@@ -92,7 +94,9 @@ func (d *deployment) configure(n *node) {
 	d.t.Helper()
 	var join []string
 	for _, other := range d.nodes {
-		join = append(join, other.gossip)
+		if len(d.nodes) > 1 { // a node that founds a cluster alone names nobody
+			join = append(join, other.gossip)
+		}
 	}
 	if err := os.WriteFile(n.config, []byte(d.configOf(n, join)), 0o600); err != nil {
 		d.t.Fatal(err)
@@ -171,13 +175,19 @@ func (d *deployment) start() {
 	for _, n := range d.nodes {
 		n.waitReady()
 	}
+	d.voting()
+}
+
+// voting waits until as many nodes may fail as their number allows.
+func (d *deployment) voting() {
+	d.t.Helper()
 	eventually(d.t, 30*time.Second, "all nodes to vote", func() error {
 		for _, n := range d.nodes {
 			tolerance, err := n.metric("pontoon_failure_tolerance")
 			if err != nil {
 				return err
 			}
-			if tolerance < 1 {
+			if int(tolerance) < (len(d.nodes)-1)/2 {
 				return fmt.Errorf("%s says that %v more voters may fail", n.name, tolerance)
 			}
 		}

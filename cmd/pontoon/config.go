@@ -103,13 +103,12 @@ type ValidationConfig struct {
 type ClusterConfig struct {
 	Name, ID, DataDir, NodeName string
 	Join                        []string
-	Expect, Voters              int64
+	Expect, Voters, LogBytes    int64
 	SecretFile                  string
 	TLS                         NodeTLSConfig
 	Addr, Advertise             string
 	GossipAddr, GossipAdvertise string
 	ReadsOffline, ReadsStale    time.Duration
-	LogBytes                    int64
 	DeadReplace, DeadForget     time.Duration
 	Upgrade                     string
 }

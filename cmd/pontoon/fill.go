@@ -30,7 +30,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 	n := c.Cluster
 	cfg := cluster.Config{
 		DataDir: n.DataDir, Name: n.NodeName, Release: releaseName(),
-		ClusterName: n.Name, ClusterID: n.ID, Voters: int(n.Voters),
+		ClusterName: n.Name, ClusterID: n.ID, Voters: int(n.Voters), LogBytes: n.LogBytes,
 		Listen: n.Addr, Advertise: n.Advertise, GossipListen: n.GossipAddr, GossipAdvertise: n.GossipAdvertise,
 		Join: n.Join, Expect: int(n.Expect), Secrets: secrets,
 		Settings: &metav1.Settings{
@@ -39,7 +39,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 			EventCount: eventCount, EventAge: int64(eventAge),
 		},
 		PrivateStore: c.Storage.Driver == "filesystem" && !c.Storage.Filesystem.Shared,
-		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale, LogBytes: n.LogBytes,
+		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale,
 		DeadReplace: n.DeadReplace, DeadForget: n.DeadForget, ManualUpgrade: n.Upgrade == "manual",
 		Log: log, Metrics: m,
 	}

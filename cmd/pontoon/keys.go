@@ -146,7 +146,7 @@ func clusterKeys(c *Config, h host) []key {
 			doc: "how long a node without a vote is silent before it is removed for good"},
 		{path: "cluster.upgrade", into: text{&n.Upgrade, oneOf("auto", "manual")}, def: "auto",
 			doc: "manual: the release before can be installed again until `pontoon cluster finalize`"},
-		{path: "cluster.log.size", into: amount{&n.LogBytes, 16 << 20, 1 << 40}, def: "512MiB",
+		{path: "cluster.log.size", into: amount{&n.LogBytes, 1 << 20, 1 << 40}, def: "512MiB",
 			doc: "bytes of Raft's log on disk, beyond which it is compacted to half; a node that missed more is sent the whole state"},
 		{path: "cluster.reads.offline", into: span{&n.ReadsOffline, 0, 30 * day}, def: "1h",
 			doc: "how long content by digest is served without a quorum; 0 never"},
