@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -291,7 +292,9 @@ func (d *driver) handOver() func() {
 		return nil
 	}
 	d.work.Go(func() {
-		_ = p.raft().LeadershipTransfer().Error() // an election is as good
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = p.StepDown(ctx) // an election is as good
 	})
 	return func() {}
 }

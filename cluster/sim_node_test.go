@@ -40,8 +40,9 @@ type slot struct {
 	i    int
 	ip   string
 	data string
-	// patient: its lease outlasts the others' elections, as after a pause of the process.
-	patient bool
+	// scale is Config.TimeScale. One node's above the others': its lease outlasts their
+	// elections, so cut off it believes to lead on, as after a pause of the process.
+	scale float64
 	proc    atomic.Pointer[process]
 	// highest is the largest index that its state was seen at.
 	highest uint64
@@ -82,7 +83,7 @@ func newSimCluster(t testing.TB, seed uint64, size int, change func(*Node)) *sim
 	time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
 	s := &simCluster{t: t, seed: seed, wires: newWires(seed), mark: &testMark{}, dir: simFolder(t), change: change}
 	for i := range size {
-		s.slots = append(s.slots, &slot{sim: s, i: i, ip: fmt.Sprintf("10.0.0.%d", i+1), data: s.newDir()})
+		s.slots = append(s.slots, &slot{sim: s, i: i, ip: fmt.Sprintf("10.0.0.%d", i+1), data: s.newDir(), scale: 1})
 	}
 	return s
 }
@@ -97,7 +98,7 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 	settings.EventCount, settings.EventAge = 1<<40, int64(1000*time.Hour) // the checks read them all
 	c := Config{
 		DataDir: sl.data, Name: fmt.Sprintf("n%d", sl.i), Listen: sl.ip + ":7947", GossipListen: sl.ip + ":7946",
-		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t),
+		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t), TimeScale: sl.scale,
 		commitTimeout: 40 * time.Millisecond, dial: host.dial, packets: host.openPackets,
 		listen:  func(_ context.Context, addr string) (net.Listener, error) { return host.listen(addr) },
 		logDisk: func(b boltLog) boltLog { disk.boltLog = b; return disk },
@@ -106,9 +107,6 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 		if other != sl {
 			c.Join = append(c.Join, other.ip+":7946")
 		}
-	}
-	if sl.patient {
-		c.TimeScale = 8
 	}
 	return c
 }
@@ -178,7 +176,7 @@ func (p *process) kill(silent bool) {
 		return
 	}
 	p.host.end(silent)
-	p.disk.die()
+	p.disk.free()
 	p.slot.proc.CompareAndSwap(p, nil)
 	p.slot.sim.work.Go(func() { p.clear() })
 }
