@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,7 @@ type slot struct {
 	// scale is Config.TimeScale. One node's above the others': its lease outlasts their
 	// elections, so cut off it believes to lead on, as after a pause of the process.
 	scale float64
-	proc    atomic.Pointer[process]
+	proc  atomic.Pointer[process]
 	// highest is the largest index that its state was seen at.
 	highest uint64
 	// busy while somebody starts or stops it; only the driver looks.
@@ -59,7 +60,9 @@ type process struct {
 	stop  context.CancelFunc
 	ended chan struct{}
 	err   error // after ended
-	down  atomic.Bool
+	// cleared is closed when nothing of it uses the disk any more.
+	cleared chan struct{}
+	down    atomic.Bool
 	// readied: it was ready once, and its state compared with what it had before.
 	readied bool
 }
@@ -86,6 +89,11 @@ func newSimCluster(t testing.TB, seed uint64, size int, change func(*Node)) *sim
 		s.slots = append(s.slots, &slot{sim: s, i: i, ip: fmt.Sprintf("10.0.0.%d", i+1), data: s.newDir(), scale: 1})
 	}
 	return s
+}
+
+func (s *simCluster) newAddress() string {
+	n := s.dirs.Add(1)
+	return fmt.Sprintf("10.1.%d.%d", n/250, 1+n%250)
 }
 
 func (s *simCluster) newDir() string {
@@ -117,7 +125,7 @@ func (sl *slot) start() error {
 	host := s.wires.boot(sl.ip)
 	disk := newSimDisk(s.seed*1000+n, 3*time.Millisecond)
 	cfg := sl.config(host, disk)
-	p := &process{slot: sl, host: host, disk: disk, ended: make(chan struct{})}
+	p := &process{slot: sl, host: host, disk: disk, ended: make(chan struct{}), cleared: make(chan struct{})}
 	cfg.Abort = func(error) { s.work.Go(func() { p.kill(false) }) }
 	node, err := Open(context.Background(), cfg)
 	if err != nil {
@@ -149,8 +157,9 @@ func (sl *slot) live() *process {
 }
 
 // crash is kill -9, or with power the end of the machine's power: the state loses
-// what came after the image in older, a prefix as any (kv's promise 2). Only the driver calls it.
-func (sl *slot) crash(power bool, older string) error {
+// what came after the image in older, a prefix as any (kv's promise 2); a lying
+// disk loses everything since then. Only the driver calls it.
+func (sl *slot) crash(power bool, older string, lying bool) error {
 	p := sl.live()
 	if p == nil {
 		return nil
@@ -160,13 +169,18 @@ func (sl *slot) crash(power bool, older string) error {
 	if err := image(sl.data, next); err != nil {
 		return err
 	}
-	if older != "" {
+	switch {
+	case older != "" && lying:
+		next = older
+	case older != "":
 		if err := imageState(older, next); err != nil {
 			return err
 		}
 	}
+	old := sl.data
 	sl.data = next
 	p.kill(power)
+	sl.sim.work.Go(func() { <-p.cleared; _ = os.RemoveAll(old) }) // only to save room
 	return nil
 }
 
@@ -194,6 +208,7 @@ func (p *process) halt() {
 }
 
 func (p *process) clear() error {
+	defer close(p.cleared)
 	p.stop()
 	<-p.ended
 	time.Sleep(10 * time.Millisecond) // time passes only when nobody uses it any more
