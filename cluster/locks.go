@@ -33,6 +33,11 @@ func (n *Node) Lock(ctx context.Context, name string, ttl time.Duration) (_ cont
 		return nil, 0, nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	h.token = result.GetLock().GetToken()
+	if late := time.Since(sent); late >= ttl {
+		// The ledger may have let somebody else in already: such a context would be dead from the start.
+		_ = h.release(ctx) // else it goes by itself
+		return nil, 0, nil, fmt.Errorf("lock %s: %w", name, unavailable("the grant took %v to come, longer than the lock lasts", late.Round(time.Millisecond)))
+	}
 	held, lose := context.WithCancelCause(ctx)
 	renewed := make(chan struct{})
 	n.locks.Add(1)

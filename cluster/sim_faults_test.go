@@ -1,10 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
+	"testing/synctest"
 	"time"
 )
 
@@ -26,6 +27,8 @@ type driver struct {
 	// older are images of states, by slot, for power cuts; each is some seconds old.
 	older  map[*slot]string
 	counts map[string]int
+	// lying disks lose with the power what they said was synced: a defect that C1 must show.
+	lying bool
 }
 
 func newDriver(s *simCluster) *driver {
@@ -53,7 +56,8 @@ func simFaults() []fault {
 		{"kill the leader", func(d *driver) func() { return d.crash(d.leader(), false) }, 4 * time.Second},
 		{"cut the power of a node", func(d *driver) func() { return d.crash(d.any(), true) }, 4 * time.Second},
 		{"cut all power", (*driver).blackout, 3 * time.Second},
-		{"restart a node", (*driver).restart, 2 * time.Second},
+		{"restart a node", func(d *driver) func() { return d.restart(false) }, 2 * time.Second},
+		{"move a node", func(d *driver) func() { return d.restart(true) }, 2 * time.Second},
 		{"hand over", (*driver).handOver, time.Second},
 	}
 }
@@ -231,7 +235,7 @@ func (d *driver) crash(sl *slot, power bool) func() {
 	if power {
 		older = d.older[sl]
 	}
-	if err := sl.crash(power, older); err != nil {
+	if err := sl.crash(power, older, d.lying); err != nil {
 		d.problem("crash node %d: %v", sl.i, err)
 		return nil
 	}
@@ -240,7 +244,7 @@ func (d *driver) crash(sl *slot, power bool) func() {
 }
 
 func (d *driver) revive(sl *slot) {
-	if sl.proc.Load() != nil || sl.busy.Swap(true) {
+	if sl.live() != nil || sl.busy.Swap(true) {
 		return
 	}
 	d.work.Go(func() {
@@ -266,8 +270,8 @@ func (d *driver) blackout() func() {
 	}
 }
 
-// restart stops a node as a supervisor does, and starts it again.
-func (d *driver) restart() func() {
+// restart stops a node as a supervisor does, and starts it again, perhaps at another address.
+func (d *driver) restart(move bool) func() {
 	sl := d.any()
 	p := sl.live()
 	if p == nil || sl.busy.Swap(true) {
@@ -275,6 +279,9 @@ func (d *driver) restart() func() {
 	}
 	d.work.Go(func() {
 		p.halt()
+		if move {
+			sl.ip = d.newAddress()
+		}
 		err := sl.start()
 		sl.busy.Store(false)
 		if err != nil {
@@ -291,7 +298,9 @@ func (d *driver) handOver() func() {
 		return nil
 	}
 	d.work.Go(func() {
-		_ = p.raft().LeadershipTransfer().Error() // an election is as good
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = p.StepDown(ctx) // an election is as good
 	})
 	return func() {}
 }
@@ -302,10 +311,13 @@ func (d *driver) keepImage() error {
 	if sl.live() == nil || sl.busy.Load() {
 		return nil
 	}
-	synctestWait()
+	synctest.Wait()
 	dir := d.newDir()
-	if err := os.CopyFS(filepath.Join(dir, "state"), os.DirFS(filepath.Join(sl.data, "state"))); err != nil {
+	if err := image(sl.data, dir); err != nil {
 		return fmt.Errorf("keep an image of node %d: %w", sl.i, err)
+	}
+	if old := d.older[sl]; old != "" {
+		_ = os.RemoveAll(old) // only to save room
 	}
 	d.older[sl] = dir
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -40,9 +41,10 @@ type slot struct {
 	i    int
 	ip   string
 	data string
-	// patient: its lease outlasts the others' elections, as after a pause of the process.
-	patient bool
-	proc    atomic.Pointer[process]
+	// scale is Config.TimeScale. One node's above the others': its lease outlasts their
+	// elections, so cut off it believes to lead on, as after a pause of the process.
+	scale float64
+	proc  atomic.Pointer[process]
 	// highest is the largest index that its state was seen at.
 	highest uint64
 	// busy while somebody starts or stops it; only the driver looks.
@@ -58,7 +60,9 @@ type process struct {
 	stop  context.CancelFunc
 	ended chan struct{}
 	err   error // after ended
-	down  atomic.Bool
+	// cleared is closed when nothing of it uses the disk any more.
+	cleared chan struct{}
+	down    atomic.Bool
 	// readied: it was ready once, and its state compared with what it had before.
 	readied bool
 }
@@ -82,9 +86,14 @@ func newSimCluster(t testing.TB, seed uint64, size int, change func(*Node)) *sim
 	time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
 	s := &simCluster{t: t, seed: seed, wires: newWires(seed), mark: &testMark{}, dir: simFolder(t), change: change}
 	for i := range size {
-		s.slots = append(s.slots, &slot{sim: s, i: i, ip: fmt.Sprintf("10.0.0.%d", i+1), data: s.newDir()})
+		s.slots = append(s.slots, &slot{sim: s, i: i, ip: fmt.Sprintf("10.0.0.%d", i+1), data: s.newDir(), scale: 1})
 	}
 	return s
+}
+
+func (s *simCluster) newAddress() string {
+	n := s.dirs.Add(1)
+	return fmt.Sprintf("10.1.%d.%d", n/250, 1+n%250)
 }
 
 func (s *simCluster) newDir() string {
@@ -97,7 +106,7 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 	settings.EventCount, settings.EventAge = 1<<40, int64(1000*time.Hour) // the checks read them all
 	c := Config{
 		DataDir: sl.data, Name: fmt.Sprintf("n%d", sl.i), Listen: sl.ip + ":7947", GossipListen: sl.ip + ":7946",
-		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t),
+		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t), TimeScale: sl.scale,
 		commitTimeout: 40 * time.Millisecond, dial: host.dial, packets: host.openPackets,
 		listen:  func(_ context.Context, addr string) (net.Listener, error) { return host.listen(addr) },
 		logDisk: func(b boltLog) boltLog { disk.boltLog = b; return disk },
@@ -106,9 +115,6 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 		if other != sl {
 			c.Join = append(c.Join, other.ip+":7946")
 		}
-	}
-	if sl.patient {
-		c.TimeScale = 8
 	}
 	return c
 }
@@ -119,7 +125,7 @@ func (sl *slot) start() error {
 	host := s.wires.boot(sl.ip)
 	disk := newSimDisk(s.seed*1000+n, 3*time.Millisecond)
 	cfg := sl.config(host, disk)
-	p := &process{slot: sl, host: host, disk: disk, ended: make(chan struct{})}
+	p := &process{slot: sl, host: host, disk: disk, ended: make(chan struct{}), cleared: make(chan struct{})}
 	cfg.Abort = func(error) { s.work.Go(func() { p.kill(false) }) }
 	node, err := Open(context.Background(), cfg)
 	if err != nil {
@@ -151,8 +157,9 @@ func (sl *slot) live() *process {
 }
 
 // crash is kill -9, or with power the end of the machine's power: the state loses
-// what came after the image in older, a prefix as any (kv's promise 2). Only the driver calls it.
-func (sl *slot) crash(power bool, older string) error {
+// what came after the image in older, a prefix as any (kv's promise 2); a lying
+// disk loses everything since then. Only the driver calls it.
+func (sl *slot) crash(power bool, older string, lying bool) error {
 	p := sl.live()
 	if p == nil {
 		return nil
@@ -162,13 +169,18 @@ func (sl *slot) crash(power bool, older string) error {
 	if err := image(sl.data, next); err != nil {
 		return err
 	}
-	if older != "" {
+	switch {
+	case older != "" && lying:
+		next = older
+	case older != "":
 		if err := imageState(older, next); err != nil {
 			return err
 		}
 	}
+	old := sl.data
 	sl.data = next
 	p.kill(power)
+	sl.sim.work.Go(func() { <-p.cleared; _ = os.RemoveAll(old) }) // only to save room
 	return nil
 }
 
@@ -178,7 +190,7 @@ func (p *process) kill(silent bool) {
 		return
 	}
 	p.host.end(silent)
-	p.disk.die()
+	p.disk.free()
 	p.slot.proc.CompareAndSwap(p, nil)
 	p.slot.sim.work.Go(func() { p.clear() })
 }
@@ -196,6 +208,7 @@ func (p *process) halt() {
 }
 
 func (p *process) clear() error {
+	defer close(p.cleared)
 	p.stop()
 	<-p.ended
 	time.Sleep(10 * time.Millisecond) // time passes only when nobody uses it any more

@@ -161,6 +161,18 @@ func (w *wires) release(backoff func() time.Duration) {
 	w.notify()
 }
 
+// releaseReplies lets through what one host has answered on connections that the
+// other one made, and nothing else: the way stays held.
+func (w *wires) releaseReplies(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.conns {
+		if c.host.ip == from && c.peer.host.ip == to && c.peer.dialled {
+			c.out.release(time.Now())
+		}
+	}
+}
+
 func (w *wires) notify() {
 	close(w.changed)
 	w.changed = make(chan struct{})
@@ -234,7 +246,7 @@ func (h *simHost) connect(ip, port string) (*simConn, time.Duration, <-chan stru
 	}
 	l := to.listeners[port]
 	local := &net.TCPAddr{IP: net.ParseIP(h.ip), Port: 40000 + len(w.conns)%20000}
-	a := &simConn{host: h, local: local, remote: l.addr, readBy: newDeadline()}
+	a := &simConn{host: h, local: local, remote: l.addr, dialled: true, readBy: newDeadline()}
 	b := &simConn{host: to, local: l.addr, remote: local, readBy: newDeadline()}
 	ab, ba := &pipe{from: h, to: to, wake: make(chan struct{}, 1)}, &pipe{from: to, to: h, wake: make(chan struct{}, 1)}
 	a.peer, a.out, a.in, b.peer, b.out, b.in = b, ab, ba, a, ba, ab
@@ -334,6 +346,7 @@ type simConn struct {
 	peer          *simConn
 	in, out       *pipe
 	local, remote net.Addr
+	dialled       bool
 	readBy        *deadline
 	err           error // guarded by wires.mu: why nothing goes any more
 }
