@@ -15,6 +15,7 @@ require (
 	github.com/hashicorp/go-hclog v1.6.3 // Raft logs through it; bridged to slog
 	github.com/hashicorp/memberlist v0.6.0 // gossip. Hold at v0.6.0: v0.7.0 needs go-metrics v0.7.0, with which raft-boltdb does not build
 	github.com/hashicorp/raft v1.7.3 // consensus. Hold at v1.7.3: v1.8.0 needs go-metrics v0.7.0, with which raft-boltdb does not build
+	github.com/hashicorp/raft-autopilot v0.3.0 // who votes, and who is removed: its loop and its rules of safety, with our choice of voters (R-D5)
 	github.com/hashicorp/raft-boltdb/v2 v2.3.1 // the log on disk; holds raft and memberlist back, see there
 	github.com/opencontainers/go-digest v1.0.0 // the grammar of digests
 	github.com/opencontainers/image-spec v1.1.1 // the types of manifests and indexes
@@ -92,6 +93,8 @@ require (
 	github.com/sean-/seed v0.0.0-20170313163322-e2103e2c3529 // indirect
 	github.com/sirupsen/logrus v1.9.4 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
+	github.com/stretchr/objx v0.5.3 // indirect
+	github.com/stretchr/testify v1.12.1 // indirect
 	golang.org/x/exp v0.0.0-20230626212559-97b1e661b5df // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/text v0.43.0 // indirect

@@ -77,7 +77,7 @@ func (n *Node) self() *metav1.Node {
 	if name == "" {
 		name = n.id
 	}
-	self := &metav1.Node{Id: n.id, Name: name, Release: n.cfg.Release, MinVersion: CommandVersion, MaxVersion: CommandVersion, BootId: n.boot}
+	self := &metav1.Node{Id: n.id, Name: name, Release: n.cfg.Release, MinVersion: n.cfg.oldest, MaxVersion: n.cfg.newest, BootId: n.boot}
 	self.Address, self.GossipAddress = n.Addresses()
 	if n.trust != nil {
 		self.CertificateName = n.trust.certificateName()
@@ -88,7 +88,7 @@ func (n *Node) self() *metav1.Node {
 func (n *Node) gossipMeta() PeerMeta {
 	who := n.dir.who()
 	return PeerMeta{Name: n.cfg.Name, NodeAddr: n.advertise, ClusterID: who.ClusterID, Incarnation: who.Incarnation,
-		MinVersion: CommandVersion, MaxVersion: CommandVersion, Release: n.cfg.Release}
+		MinVersion: n.cfg.oldest, MaxVersion: n.cfg.newest, Release: n.cfg.Release}
 }
 
 func (n *Node) tellGossip() {
@@ -183,7 +183,7 @@ func (n *Node) watchPeers(ctx context.Context) error {
 		}
 		seen, own := map[string]address{}, n.dir.who().ClusterID
 		for _, p := range n.gossip.Peers() {
-			if own != "" && p.ClusterID == own {
+			if own != "" && p.ClusterID == own && n.configured(p.ID) {
 				seen[p.ID] = address{Node: p.NodeAddr, Gossip: p.GossipAddr.String()}
 			}
 		}

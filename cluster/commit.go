@@ -126,8 +126,8 @@ func encodeEntry(clusterTime, wallTime int64, calls []*call) []byte {
 }
 
 // checkCommand refuses what must never reach the log: every node would stop at
-// a command that it cannot read (M2).
-func checkCommand(encoded []byte) error {
+// a command that it cannot read (M2), an older one at a kind that it does not know (M7).
+func checkCommand(encoded []byte, permit func(*metav1.Command) error) error {
 	if len(encoded) > meta.MaxCommand {
 		return meta.Refuse(metav1.Kind_KIND_TOO_LARGE, metav1.Noun_NOUN_SIZE, "the command has %d bytes, the bound is %d", len(encoded), meta.MaxCommand)
 	}
@@ -139,5 +139,5 @@ func checkCommand(encoded []byte) error {
 		return meta.Refuse(metav1.Kind_KIND_UNSUPPORTED, metav1.Noun_NOUN_CLUSTER,
 			"the command is of a kind that this leader (command version %d) does not know, or has no envelope", CommandVersion)
 	}
-	return nil
+	return permit(&c)
 }

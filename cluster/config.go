@@ -14,9 +14,12 @@ import (
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
-// CommandVersion is the version of commands and rows that this release writes
-// and understands (M7).
-const CommandVersion = 1
+// CommandVersion is the newest version of commands and rows that this release
+// writes and understands, OldestVersion the oldest that a cluster may have which it joins (M7).
+const (
+	CommandVersion = 2
+	OldestVersion  = 1
+)
 
 // Bounds of Config that Validate names.
 const (
@@ -92,8 +95,17 @@ type Config struct {
 	// PrivateStore says that the bytes are in a directory that other nodes do
 	// not share: then nobody may join, and this node joins nobody.
 	PrivateStore bool
-	// Voters is how many nodes vote at most, 1 to 9, odd. Default 5. The rest replicates without a vote.
+	// Voters is how many nodes vote at most, 1 to 9, odd. Default 5. The rest replicates without a vote. The leader's counts.
 	Voters int
+	// DeadReplace is for how long a voter must have been silent before its vote goes to a node
+	// without one that stands by, 1 s to 24 h. Default 1 min. It stays a member and may come back. The leader's counts.
+	DeadReplace time.Duration
+	// DeadForget is for how long a node without a vote must have been silent before it is removed,
+	// at least DeadReplace. Default 72 h. It must then join as a new one. The leader's counts.
+	DeadForget time.Duration
+	// ManualUpgrade leaves the cluster's command version where it is until Finalize (M7): as long as it is,
+	// the release before can be installed again. The leader's counts.
+	ManualUpgrade bool
 
 	// LogBytes bounds Raft's log on disk: beyond it the log is compacted to half of
 	// that, which is what a node that was away briefly catches up from; a node that lacks more is sent
@@ -132,6 +144,12 @@ type Config struct {
 	step func(name string) error
 	// compareEvery is how often hashes are compared, 30 s; tests shorten it.
 	compareEvery time.Duration
+	// stableFor is for how long a node must have been healthy before it votes, 10 s; tests shorten it.
+	stableFor time.Duration
+	// upgradeAfter is for how long all members must have understood a newer version, 1 min; tests shorten it.
+	upgradeAfter time.Duration
+	// oldest and newest are the command versions that the node claims to understand; tests play an older release.
+	oldest, newest uint32
 }
 
 // Validate answers what is wrong, naming field and bound, after filling the defaults.
@@ -158,6 +176,7 @@ func (c *Config) fill() {
 	if c.logDisk == nil {
 		c.logDisk = func(disk boltLog) boltLog { return disk }
 	}
+	c.fillMembership()
 	if c.commitTimeout == 0 {
 		c.commitTimeout = 5 * time.Millisecond
 	}
@@ -184,6 +203,24 @@ func (c *Config) fill() {
 	}
 }
 
+func (c *Config) fillMembership() {
+	if c.DeadReplace == 0 {
+		c.DeadReplace = time.Minute
+	}
+	if c.DeadForget == 0 {
+		c.DeadForget = 72 * time.Hour
+	}
+	if c.stableFor == 0 {
+		c.stableFor = stableFor
+	}
+	if c.upgradeAfter == 0 {
+		c.upgradeAfter = upgradeAfter
+	}
+	if c.newest == 0 {
+		c.oldest, c.newest = OldestVersion, CommandVersion
+	}
+}
+
 func (c *Config) validateBounds() error {
 	switch {
 	case c.DataDir == "":
@@ -206,6 +243,10 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("cluster: Voters is %d, must be odd and 1 to %d", c.Voters, maxVoters)
 	case c.LogBytes < minLogBytes:
 		return fmt.Errorf("cluster: LogBytes is %d, must be at least %d", c.LogBytes, int64(minLogBytes))
+	case c.DeadReplace < time.Second || c.DeadReplace > 24*time.Hour:
+		return fmt.Errorf("cluster: DeadReplace is %v, must be 1 s to 24 h", c.DeadReplace)
+	case c.DeadForget < c.DeadReplace:
+		return fmt.Errorf("cluster: DeadForget is %v, must be at least DeadReplace, %v", c.DeadForget, c.DeadReplace)
 	case c.Hold < minHold:
 		return fmt.Errorf("cluster: Hold is %v, must be at least %v", c.Hold, minHold)
 	case c.ReadsOffline < 0 || c.ReadsStale < 0:

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 )
@@ -45,6 +46,15 @@ type identity struct {
 	Pledge      *pledge `json:"pledge,omitempty"`
 	// Founding is set on the founder once all have pledged; from then on it yields to nobody.
 	Founding *founding `json:"founding,omitempty"`
+	// Departed is set once the node is no member any more: nothing starts on this directory again.
+	Departed *departed `json:"departed,omitempty"`
+}
+
+// departed says how the node's membership ended.
+type departed struct {
+	// How is a past participle and what follows, for people: "left the cluster".
+	How  string    `json:"how"`
+	When time.Time `json:"when"`
 }
 
 // pledge is the durable word to form a cluster of exactly Members under Founder (R-D2).
@@ -123,6 +133,9 @@ func (d *directory) load() error {
 		return fmt.Errorf("data directory %s belongs to node %s of cluster %s but its log was lost; empty the directory and let the node join as a new one",
 			d.path, d.identity.NodeID, d.identity.ClusterID)
 	}
+	if gone := d.identity.Departed; gone != nil {
+		return departedError(d.identity.NodeID, d.identity.ClusterID, gone)
+	}
 	if d.identity.Format != 1 || d.identity.NodeID == "" {
 		return fmt.Errorf("read identity: node.json has format %d and node id %q; this release knows format 1", d.identity.Format, d.identity.NodeID)
 	}
@@ -156,6 +169,24 @@ func (d *directory) change(edit func(*identity) bool) (identity, error) {
 	defer d.mu.Unlock()
 	d.identity = next
 	return next, nil
+}
+
+// forgetPeer drops the address of a node that is no member any more.
+func (d *directory) forgetPeer(id string) error {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	if _, known := d.peers[id]; !known {
+		return nil
+	}
+	next := maps.Clone(d.peers)
+	delete(next, id)
+	if err := writeJSON(filepath.Join(d.path, "peers.json"), next); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.peers = next
+	return nil
 }
 
 // address is where a peer was last seen, or zero.

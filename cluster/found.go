@@ -65,7 +65,7 @@ func (n *Node) claim(ctx context.Context, f founding) error {
 // initCluster is the very first command.
 func (n *Node) initCluster(f *founding) *metav1.Command {
 	return n.systemCommand(&metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{
-		ClusterId: f.ClusterID, Epoch: f.Epoch, Incarnation: 1, Version: CommandVersion, Name: n.cfg.ClusterName,
+		ClusterId: f.ClusterID, Epoch: f.Epoch, Incarnation: 1, Version: n.cfg.newest, Name: n.cfg.ClusterName,
 	}}})
 }
 

@@ -118,6 +118,7 @@ func testConfig(t testing.TB, mark Mark) Config {
 	return Config{
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
 		Settings: meta.DefaultSettings(), Mark: mark, TimeScale: 0.4, Log: testLog(t),
+		stableFor: time.Second,
 	}
 }
 

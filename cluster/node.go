@@ -63,6 +63,10 @@ type Node struct {
 	opened   atomic.Pointer[opened]
 	duties   []Duty
 	locks    sync.WaitGroup
+	// changing serialises judged changes of the membership on the leader.
+	changing sync.Mutex
+	// began is when the process did, for telling which of two clones is younger.
+	began time.Time
 
 	// fatal has the first error that ends the node.
 	fatal chan error
@@ -78,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, boot: randomID(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()}}
+	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()}}
 	n.setPhase("starting")
 	defer func() {
 		if err != nil {
@@ -152,13 +156,14 @@ func (n *Node) checkCluster() error {
 			return fmt.Errorf("the state belongs to cluster %s but node.json to %s: the data directory was put together from two", in, who.ClusterID)
 		}
 		if who, err = n.dir.change(func(i *identity) bool {
-			i.ClusterID, i.Incarnation = in, system.GetIncarnation()
+			// Recover raises the directory's first: the state hears of it by the log.
+			i.ClusterID, i.Incarnation = in, max(i.Incarnation, system.GetIncarnation())
 			return true
 		}); err != nil {
 			return err
 		}
-		if system.GetVersion() > CommandVersion {
-			return fmt.Errorf("the cluster has command version %d, this release knows %d: start a newer release", system.GetVersion(), CommandVersion)
+		if err := n.understandsCluster(system.GetVersion()); err != nil {
+			return err
 		}
 	}
 	if n.cfg.ClusterID != "" && who.ClusterID != "" && n.cfg.ClusterID != who.ClusterID {
@@ -267,7 +272,7 @@ func (n *Node) assemble() {
 	n.commit = newCommitter(n.handle.apply, n.stamp, n.cfg.Metrics)
 	n.forward = &forwarder{queue: newQueue(), leaders: n.leaders, self: n.id, peer: n.peer, learn: n.learn}
 	n.proposer = &proposer{self: n.id, origin: newOrigin(n.id, n.boot), leaders: n.leaders, local: n.commit, forward: n.forward,
-		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics, registering: make(chan struct{}, 1)}
+		wait: n.state.Wait, hold: n.cfg.Hold, metrics: n.cfg.Metrics, permit: n.permit, registering: make(chan struct{}, 1)}
 	n.reader = &reader{self: n.id, leaders: n.leaders, local: n.readIndex, term: func() uint64 { return n.raft().CurrentTerm() },
 		peer: n.peer, metrics: n.cfg.Metrics, learn: n.learn, wake: make(chan struct{}, 1), forming: newReadBatch()}
 }

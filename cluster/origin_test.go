@@ -99,7 +99,7 @@ func fakeProposer(t *testing.T, answer func(context.Context) (*clusterv1.Propose
 	ended := make(chan error, 1)
 	go func() { ended <- f.run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
-	return &proposer{self: "me", origin: newOrigin("me", "b"), leaders: l, forward: f, hold: 2 * time.Second, metrics: noMetrics{},
+	return &proposer{self: "me", origin: newOrigin("me", "b"), leaders: l, forward: f, hold: 2 * time.Second, metrics: noMetrics{}, permit: func(*metav1.Command) error { return nil },
 		registering: make(chan struct{}, 1), wait: func(context.Context, uint64) error { return nil }}
 }
 

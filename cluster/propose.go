@@ -34,6 +34,8 @@ type proposer struct {
 	wait    func(ctx context.Context, index uint64) error
 	hold    time.Duration
 	metrics Metrics
+	// permit refuses what this node, as the leader, must not let into the log (M7).
+	permit func(*metav1.Command) error
 
 	// registering has room for the one goroutine that registers the origin while the others wait.
 	registering chan struct{}
@@ -101,7 +103,12 @@ func (p *proposer) encoded(ctx context.Context, c *metav1.Command) (*metav1.Resu
 		return nil, false, meta.Refuse(metav1.Kind_KIND_INVALID, metav1.Noun_NOUN_CLUSTER, "the command cannot be encoded: %v", err)
 	}
 	if len(command) > meta.MaxCommand {
-		return nil, false, checkCommand(command)
+		return nil, false, checkCommand(command, p.permit)
+	}
+	if leader, _ := p.leaders.now(); leader == p.self { // another leader judges at its own door
+		if err := p.permit(c); err != nil {
+			return nil, false, err
+		}
 	}
 	result, doubtful, err := p.commit(ctx, command)
 	if err != nil {

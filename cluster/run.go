@@ -43,7 +43,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		n.awaitFatal, n.watchLeader, n.watchDisk, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers, n.watchExpiry, n.belong,
+		n.awaitFatal, n.watchLeader, n.watchDisk, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers, n.watchExpiry, n.watchMembership, n.belong,
 		n.compact, n.clearStores, n.compare,
 	} {
 		g.Go(func() error { return part(ctx) })
@@ -220,14 +220,22 @@ func (n *Node) keepFresh(ctx context.Context) error {
 // StepDown hands leadership to another voter, if this node leads and there is
 // one; call it before the end of Run, so that writes pause for milliseconds only.
 func (n *Node) StepDown(ctx context.Context) error {
+	if _, leads := n.leads(); !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
+		return nil
+	}
+	return n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() })
+}
+
+// handOver hands leadership over until another node leads.
+func (n *Node) handOver(ctx context.Context, hand func() raft.Future) error {
 	for {
 		term, leads := n.leads()
-		if !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
+		if !leads {
 			return nil
 		}
 		// Raft forgets the request when it is shut down, and leaves it while its disk hangs.
 		done := make(chan error, 1)
-		go func() { done <- n.raft().LeadershipTransfer().Error() }()
+		go func() { done <- hand().Error() }()
 		select {
 		case err := <-done:
 			if err != nil {

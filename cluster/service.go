@@ -27,7 +27,7 @@ func (s *service) Propose(ctx context.Context, r *clusterv1.ProposeRequest) (*cl
 	calls := make([]*call, len(r.GetCommands()))
 	for i, command := range r.GetCommands() {
 		calls[i] = newCall(command)
-		err := checkCommand(command)
+		err := checkCommand(command, s.node.permit)
 		if err == nil {
 			err = s.node.commit.queue.put(calls[i])
 		}
@@ -73,7 +73,7 @@ func (s *service) Describe(context.Context, *clusterv1.DescribeRequest) (*cluste
 	at, _ := s.node.resolve(leader)
 	return &clusterv1.DescribeResponse{
 		Node: s.node.self(), ClusterId: who.ClusterID, Incarnation: who.Incarnation, LeaderId: leader, LeaderAddress: at,
-		Pledge: who.Pledge.proto(), PrivateStore: s.node.cfg.PrivateStore,
+		Pledge: who.Pledge.proto(), PrivateStore: s.node.cfg.PrivateStore, Uptime: int64(time.Since(s.node.began)),
 	}, nil
 }
 
@@ -140,13 +140,34 @@ func (n *Node) admissible(ctx context.Context, who identity, r *clusterv1.JoinRe
 	case r.GetPrivateStore() || n.cfg.PrivateStore:
 		return refuse(metav1.Kind_KIND_DENIED, "layers are in a directory that is not declared to be shared by all nodes: "+
 			"set storage.filesystem.shared on every node if they mount the same one, or use storage.s3")
-	case node.GetMinVersion() > CommandVersion || node.GetMaxVersion() < CommandVersion:
-		return refuse(metav1.Kind_KIND_UNSUPPORTED, "the cluster has command version %d, node %s (release %q) understands %d to %d",
-			CommandVersion, node.GetId(), node.GetRelease(), node.GetMinVersion(), node.GetMaxVersion())
-	case node.GetAddress() == "":
+	}
+	if err := n.understoodBy(node); err != nil {
+		return err
+	}
+	if node.GetAddress() == "" {
 		return refuse(metav1.Kind_KIND_INVALID, "node %s has no address", node.GetId())
 	}
-	return certifiedAs(ctx, node)
+	if err := certifiedAs(ctx, node); err != nil {
+		return err
+	}
+	return n.nameIsFree(ctx, node)
+}
+
+// nameIsFree refuses the name of a member that answers. A silent one's may be
+// taken: that is how a node comes back whose disk was lost (pilot.superseded).
+func (n *Node) nameIsFree(ctx context.Context, node *metav1.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, askHealth)
+	defer cancel()
+	for _, m := range n.nodes() {
+		if node.GetName() == "" || m.GetName() != node.GetName() || m.GetId() == node.GetId() || !n.configured(m.GetId()) {
+			continue
+		}
+		if _, err := n.healthOf(ctx, m.GetId()); err == nil {
+			return meta.Refuse(metav1.Kind_KIND_CONFLICT, metav1.Noun_NOUN_NODE, "the name %q is that of node %s at %s, which answers: "+
+				"give this node another name (cluster.node)", node.GetName(), m.GetId(), m.GetAddress())
+		}
+	}
+	return nil
 }
 
 // configured says whether Raft's latest configuration has the node.

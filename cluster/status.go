@@ -8,7 +8,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -47,6 +46,8 @@ type Member struct {
 	// Reachable: it answered now. Contact is how long the answer took.
 	Reachable bool
 	Contact   time.Duration
+	// Heard is how long ago it last heard from a leader; negative: never, or it did not answer.
+	Heard time.Duration
 	// Applied is its state's index, Lag what it lacks of this node's.
 	Applied, Lag uint64
 }
@@ -76,7 +77,7 @@ func (n *Node) Status(ctx context.Context) Status {
 			}
 		}
 	}
-	s.FailureTolerance = max(healthy-(all/2+1), -1)
+	s.FailureTolerance = max(toleranceOf(healthy, all), -1)
 	return s
 }
 
@@ -105,19 +106,15 @@ func (n *Node) members(ctx context.Context, leader string) []Member {
 // contact fills what a member says of itself.
 func (n *Node) contact(ctx context.Context, m *Member) {
 	began, own := time.Now(), n.applied()
-	if m.GetId() == n.id {
-		m.Reachable, m.Applied = true, own
-		return
-	}
-	peer, err := n.peer(m.GetId())
+	a, err := n.healthOf(ctx, m.GetId())
 	if err != nil {
+		m.Heard = -1
 		return
 	}
-	a, err := peer.Term(ctx, &clusterv1.TermRequest{})
-	if err != nil {
-		return
+	m.Reachable, m.Applied, m.Heard = true, a.GetApplied(), time.Duration(a.GetLastContact())
+	if m.GetId() != n.id {
+		m.Contact = time.Since(began)
 	}
-	m.Reachable, m.Contact, m.Applied = true, time.Since(began), a.GetApplied()
 	m.Lag = own - min(own, m.Applied)
 }
 

@@ -70,6 +70,11 @@ func (t *txn) judge(c *metav1.Command) (*metav1.Result, error) {
 
 	case *metav1.Command_TrimEvents:
 		return t.trimEvents(k.TrimEvents)
+
+	case *metav1.Command_RaiseVersion:
+		return t.raiseVersion(k.RaiseVersion)
+	case *metav1.Command_RaiseIncarnation:
+		return t.raiseIncarnation(k.RaiseIncarnation)
 	}
 	return nil, fmt.Errorf("kind of command %T: %w", c.GetKind(), ErrFormat)
 }

@@ -19,6 +19,9 @@ func (t *txn) putNode(c *metav1.PutNode) (*metav1.Result, error) {
 	if size := proto.Size(n); size > 8*maxText {
 		return nil, tooLarge(metav1.Noun_NOUN_NODE, "node: got %d bytes, at most %d are accepted", size, 8*maxText)
 	}
+	if err := t.understood(n); err != nil {
+		return nil, err
+	}
 	row := proto.CloneOf(n)
 	old := &metav1.Node{}
 	key := nameKey(nil, rangeNode, n.GetId())
@@ -57,11 +60,13 @@ func (t *txn) removeNode(c *metav1.RemoveNode) (*metav1.Result, error) {
 }
 
 // Nodes lists the address book.
-func (v *View) Nodes() ([]*metav1.Node, error) {
+func (v *View) Nodes() ([]*metav1.Node, error) { return v.nodes() }
+
+func (r *rows) nodes() ([]*metav1.Node, error) {
 	const bound = 10_000
-	out, _, err := list(&v.rows, oneRow(v.key[:0], rangeNode), nil, bound, func(_, value []byte) (*metav1.Node, bool) {
+	out, _, err := list(r, oneRow(r.key[:0], rangeNode), nil, bound, func(_, value []byte) (*metav1.Node, bool) {
 		row := &metav1.Node{}
-		return row, v.decode(nil, value, row)
+		return row, r.decode(nil, value, row)
 	})
 	return out, err
 }

@@ -252,30 +252,75 @@ func TestADamagedExportIsRefused(t *testing.T) {
 	}
 }
 
-const oldLog = "testdata/log-format1.bin"
+// oldLog is a log as a release wrote it. Neither it nor its hash ever changes: a
+// release that computes another one diverges from its neighbours (M7).
+type oldLog struct {
+	file, hash string
+	make       func(t testing.TB) []LogEntry
+}
 
-// oldLogHash is what the log of format 1 gave when it was written. It never
-// changes: a release that computes another one diverges from its neighbours (M7).
-const oldLogHash = "1359 a4a170dcfe8566cb19cfde8fa1d25d2519e6e5f5eee9c4ea1cef6aa988e760f9"
+var oldLogs = []oldLog{
+	{"testdata/log-format1.bin", "1359 a4a170dcfe8566cb19cfde8fa1d25d2519e6e5f5eee9c4ea1cef6aa988e760f9",
+		func(t testing.TB) []LogEntry { return fullLog(t, 20261122, 700) }},
+	{"testdata/log-version2.bin", "14 58da9eb576d8c808c780a001e9837344dbb0789cf86241a4b84bae982a1e086d", raisedLog},
+}
+
+// raisedLog is a log of a cluster that rises from version 1 to 2, and lives on after a recovery.
+func raisedLog(t testing.TB) []LogEntry {
+	s := &teller{t: t, state: newState(t), names: map[string]string{}}
+	for line := range strings.SplitSeq(strings.TrimSpace(`
+init
+term n=1
+put-node id=n1 address=a:1 min=1 max=2
+put-node id=n2 address=a:2 min=1 max=1
+raise-version to=2
+put-node id=n2 address=a:2 min=1 max=2
+raise-version to=2
+put-node id=n3 address=a:3 min=1 max=1
+raise-version to=2
+remove-node id=n2
+raise-incarnation to=2 node=n1
+raise-incarnation to=2 node=n1
+push repo=r id=u1 digest=@b size=5
+`), "\n") {
+		s.tell([]string{line})
+	}
+	return s.log
+}
 
 // TestAnOldLogStillReplaysToItsHash is M7.
 func TestAnOldLogStillReplaysToItsHash(t *testing.T) {
-	if _, err := os.Stat(oldLog); errors.Is(err, os.ErrNotExist) && *writeLog {
-		var b []byte
-		for _, e := range fullLog(t, 20261122, 700) {
-			b = binary.AppendUvarint(b, e.Index)
-			b = binary.AppendUvarint(b, e.Term)
-			b = binary.AppendUvarint(b, uint64(len(e.Data)))
-			b = append(b, e.Data...)
+	kinds := map[string]bool{} // those of which one was accepted
+	for _, old := range oldLogs {
+		if _, err := os.Stat(old.file); errors.Is(err, os.ErrNotExist) && *writeLog {
+			var b []byte
+			for _, e := range old.make(t) {
+				b = binary.AppendUvarint(b, e.Index)
+				b = binary.AppendUvarint(b, e.Term)
+				b = binary.AppendUvarint(b, uint64(len(e.Data)))
+				b = append(b, e.Data...)
+			}
+			if err := os.WriteFile(old.file, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := os.WriteFile(oldLog, b, 0o644); err != nil {
-			t.Fatal(err)
+		if got := replayOld(t, old.file, kinds); got != old.hash {
+			t.Errorf("hash of %s is %q, expected %q", old.file, got, old.hash)
 		}
 	}
-	log := readLog(t, oldLog)
+	fields := (&metav1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
+	for i := range fields.Len() {
+		if name := string(fields.Get(i).Name()); !kinds[name] {
+			t.Errorf("no old log has an accepted command %s", name)
+		}
+	}
+}
+
+// replayOld answers the hash that a log gives, and notes the kinds of which a command was accepted.
+func replayOld(t testing.TB, file string, kinds map[string]bool) string {
+	t.Helper()
 	s := newState(t)
-	kinds := map[string]bool{} // those of which one was accepted
-	for part := range slices.Chunk(log, 17) {
+	for part := range slices.Chunk(readLog(t, file), 17) {
 		results, err := s.Apply(part)
 		if err != nil {
 			t.Fatal(err)
@@ -290,15 +335,7 @@ func TestAnOldLogStillReplaysToItsHash(t *testing.T) {
 			}
 		}
 	}
-	if got := hashOf(s); got != oldLogHash {
-		t.Errorf("hash of the old log is %q, expected %q", got, oldLogHash)
-	}
-	fields := (&metav1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
-	for i := range fields.Len() {
-		if name := string(fields.Get(i).Name()); !kinds[name] {
-			t.Errorf("the old log has no accepted command %s", name)
-		}
-	}
+	return hashOf(s)
 }
 
 func readLog(t testing.TB, file string) (log []LogEntry) {

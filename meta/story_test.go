@@ -377,7 +377,14 @@ var storyCommands = map[string]func(*metav1.Command, args){
 		c.Kind = &metav1.Command_RegisterOrigin{RegisterOrigin: &metav1.RegisterOrigin{NodeId: a.str("node"), BootId: a.str("boot")}}
 	},
 	"put-node": func(c *metav1.Command, a args) {
-		c.Kind = &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: &metav1.Node{Id: a.str("id"), Address: a.str("address"), CertificateName: a.str("cert")}}}
+		c.Kind = &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: &metav1.Node{Id: a.str("id"), Address: a.str("address"), CertificateName: a.str("cert"),
+			MinVersion: uint32(a.num("min")), MaxVersion: uint32(a.num("max"))}}}
+	},
+	"raise-version": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_RaiseVersion{RaiseVersion: &metav1.RaiseVersion{Version: uint32(a.num("to"))}}
+	},
+	"raise-incarnation": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: uint64(a.num("to")), NodeId: a.str("node")}}
 	},
 	"remove-node": func(c *metav1.Command, a args) {
 		c.Kind = &metav1.Command_RemoveNode{RemoveNode: &metav1.RemoveNode{Id: a.str("id")}}
@@ -638,6 +645,10 @@ var storyViews = map[string]func(*View, args) (string, error){
 	"locks?": func(v *View, _ args) (string, error) {
 		rows, more, err := v.Locks("", 100)
 		return items(rows, more, func(i LockItem) string { return i.Name + " " + i.GetHolder() }), err
+	},
+	"cluster?": func(v *View, _ args) (string, error) {
+		row, err := v.System()
+		return fmt.Sprintf("version=%d incarnation=%d", row.GetVersion(), row.GetIncarnation()), err
 	},
 	"nodes?": func(v *View, _ args) (string, error) {
 		rows, err := v.Nodes()

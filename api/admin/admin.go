@@ -30,9 +30,10 @@ type Trust interface {
 
 // Config is what the services stand on.
 type Config struct {
-	// Ledger and Members are required.
-	Ledger  meta.Ledger
-	Members Members
+	// Ledger, Members and Membership are required.
+	Ledger     meta.Ledger
+	Members    Members
+	Membership Membership
 	// Trust may be nil: then there is no TrustService.
 	Trust Trust
 }
@@ -44,6 +45,9 @@ func (c Config) Validate() error {
 	}
 	if c.Members == nil {
 		return errors.New("admin: Members is required")
+	}
+	if c.Membership == nil {
+		return errors.New("admin: Membership is required")
 	}
 	return nil
 }
@@ -72,6 +76,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Trust != nil {
 		mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
 	}
+	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
 	return mux, nil
 }
 

@@ -35,6 +35,8 @@ type rig struct {
 	repositories adminv1connect.RepositoryServiceClient
 	locks        adminv1connect.LockServiceClient
 	status       adminv1connect.StatusServiceClient
+	members      adminv1connect.MemberServiceClient
+	crew         crew
 }
 
 // known answers a fixed status.
@@ -55,7 +57,7 @@ func newRig(t *testing.T) *rig {
 	if r.ledger, err = meta.NewSolo(store, r.clock.Load); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +87,7 @@ func newRig(t *testing.T) *rig {
 	r.repositories = adminv1connect.NewRepositoryServiceClient(r.http, "http://s")
 	r.locks = adminv1connect.NewLockServiceClient(r.http, "http://s")
 	r.status = adminv1connect.NewStatusServiceClient(r.http, "http://s")
+	r.members = adminv1connect.NewMemberServiceClient(r.http, "http://s")
 	return r
 }
 
@@ -386,7 +389,7 @@ func TestPlainJSONOverHTTPIsEnough(t *testing.T) {
 
 func TestARequestThatCameNotThroughTheSocketIsRefused(t *testing.T) {
 	r := newRig(t)
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ type client struct {
 	repositories adminv1connect.RepositoryServiceClient
 	locks        adminv1connect.LockServiceClient
 	trust        adminv1connect.TrustServiceClient
+	members      adminv1connect.MemberServiceClient
 }
 
 // dial finds the node. It says at once when nobody is there.
@@ -52,6 +53,7 @@ func (a *app) dial(ctx context.Context) (*client, error) {
 		repositories: adminv1connect.NewRepositoryServiceClient(hc, base, connect.WithProtoJSON()),
 		locks:        adminv1connect.NewLockServiceClient(hc, base, connect.WithProtoJSON()),
 		trust:        adminv1connect.NewTrustServiceClient(hc, base, connect.WithProtoJSON()),
+		members:      adminv1connect.NewMemberServiceClient(hc, base, connect.WithProtoJSON()),
 	}, nil
 }
 

@@ -11,8 +11,10 @@ import (
 )
 
 func newCluster(a *app) *cobra.Command {
-	return group("cluster", "Make the cluster's secret, show its certificate authority", newClusterSecret(a), newClusterCA(a),
-		newClusterTrust(a))
+	return group("cluster", "Secret and authority of the cluster, and who belongs to it",
+		newClusterSecret(a), newClusterCA(a), newClusterTrust(a),
+		newClusterMembers(a), newClusterLeave(a), newClusterRemove(a), newClusterTransfer(a), newClusterFinalize(a), newClusterRecover(a),
+	)
 }
 
 func newClusterSecret(a *app) *cobra.Command {

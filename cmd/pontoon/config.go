@@ -109,6 +109,8 @@ type ClusterConfig struct {
 	Addr, Advertise             string
 	GossipAddr, GossipAdvertise string
 	ReadsOffline, ReadsStale    time.Duration
+	DeadReplace, DeadForget     time.Duration
+	Upgrade                     string
 }
 
 // NodeTLSConfig is section cluster.tls: the operator's own CA between nodes.

@@ -40,6 +40,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 		},
 		PrivateStore: c.Storage.Driver == "filesystem" && !c.Storage.Filesystem.Shared,
 		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale,
+		DeadReplace: n.DeadReplace, DeadForget: n.DeadForget, ManualUpgrade: n.Upgrade == "manual",
 		Log: log, Metrics: m,
 	}
 	if n.TLS.Certificate != "" {

@@ -89,6 +89,5 @@ func refusedKeys() map[string]string {
 		"gc.untagged":                  "collection itself comes later",
 		"gc.unsafeshort":               "collection itself comes later",
 		"cluster.tls":                  "the cluster's own CA is used; another one comes later",
-		"cluster.upgrade":              later,
 	}
 }

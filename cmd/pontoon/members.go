@@ -45,8 +45,12 @@ func memberOf(m cluster.Member) *adminv1.Member {
 		Id: m.GetId(), Name: m.GetName(), Address: m.GetAddress(), Release: m.GetRelease(),
 		Voter: m.Voter, Leader: m.Leader, Reachable: m.Reachable, AppliedIndex: m.Applied, Lag: m.Lag,
 	}
+	out.MinVersion, out.MaxVersion = m.GetMinVersion(), m.GetMaxVersion()
 	if m.Contact > 0 {
 		out.Contact = durationpb.New(m.Contact)
+	}
+	if m.Heard >= 0 {
+		out.LastContact = durationpb.New(m.Heard)
 	}
 	return out
 }

@@ -174,6 +174,9 @@ func (c *Config) checkCluster(k *keyring) {
 	if t := n.TLS; k.named("cluster.tls") && (t.Certificate == "" || t.Key == "" || t.CA == "" || len(t.Names) == 0) {
 		k.problem("cluster.tls", "certificate, key, ca and names go together: set all four")
 	}
+	if n.DeadForget < n.DeadReplace {
+		k.problem("cluster.dead.forget", "is %v, must be at least cluster.dead.replace, %v", n.DeadForget, n.DeadReplace)
+	}
 	if n.Alone() {
 		return
 	}

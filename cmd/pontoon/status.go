@@ -91,13 +91,36 @@ func writeStatus(w io.Writer, s *adminv1.GetStatusResponse) {
 			line("problem", "%s: %s", check.GetName(), check.GetDetail())
 		}
 	}
-	rows := make([][]string, 0, len(s.GetMembers()))
-	for _, m := range s.GetMembers() {
-		rows = append(rows, []string{m.GetId(), dash(m.GetName()), dash(m.GetAddress()), role(m), reach(m),
-			strconv.FormatUint(m.GetLag(), 10), dash(m.GetRelease())})
-	}
 	_, _ = fmt.Fprintln(w)
-	columns(w, "MEMBER\tNAME\tADDRESS\tROLE\tANSWERS\tBEHIND\tRELEASE", rows)
+	writeMembers(w, s.GetMembers())
+}
+
+func writeMembers(w io.Writer, members []*adminv1.Member) {
+	rows := make([][]string, 0, len(members))
+	for _, m := range members {
+		rows = append(rows, []string{m.GetId(), dash(m.GetName()), dash(m.GetAddress()), role(m), reach(m), lastHeard(m),
+			strconv.FormatUint(m.GetLag(), 10), dash(m.GetRelease()), commands(m)})
+	}
+	columns(w, "MEMBER\tNAME\tADDRESS\tROLE\tANSWERS\tHEARD LEADER\tBEHIND\tRELEASE\tCOMMANDS", rows)
+}
+
+// lastHeard is how long ago the member heard from a leader.
+func lastHeard(m *adminv1.Member) string {
+	switch {
+	case m.GetLastContact() == nil:
+		return "-"
+	case m.GetLeader():
+		return "leads"
+	}
+	return m.GetLastContact().AsDuration().Round(time.Millisecond).String() + " ago"
+}
+
+// commands are the command versions that the member's release understands (M7).
+func commands(m *adminv1.Member) string {
+	if m.GetMaxVersion() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d-%d", m.GetMinVersion(), m.GetMaxVersion())
 }
 
 func tolerance(c *adminv1.ClusterStatus) string {

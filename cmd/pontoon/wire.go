@@ -40,14 +40,19 @@ type registry struct {
 	// url is where clients reach the registry, once it listens.
 	url      atomic.Pointer[string]
 	announce func(url string)
+	// departure is a leave, once an operator asks for one.
+	departure departure
 }
 
 // stepDownTime bounds the handing over of leadership; without an answer the others elect.
 const stepDownTime = 3 * time.Second
 
+// doorTime is how long calls of operators that are under way at the end may take.
+const doorTime = time.Second
+
 // open introduces everybody to everybody, from the bytes up. On an error nothing stays open.
 func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry, err error) {
-	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}}
+	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, departure: newDeparture()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -121,7 +126,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Trust: r})
+	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r})
 	if err != nil {
 		return err
 	}
@@ -155,6 +160,7 @@ func (r *registry) run(ctx context.Context) error {
 	})
 	pulls.Go(func() error { return r.oci.Run(pulling) })
 	sides.Go(func() error { return r.serveSocket(fail) })
+	sides.Go(func() error { return r.departure.await(serving, fail) })
 	sides.Go(func() error { return r.reloadOn(serving) })
 	sides.Go(func() error { return announceReady(serving, r.health, r.log, func() { r.announce(r.registryURL()) }) })
 
@@ -167,12 +173,14 @@ func (r *registry) run(ctx context.Context) error {
 	// 3. The last pull counts go into the log, through whoever leads now.
 	stopPulls()
 	err = errors.Join(err, pulls.Wait())
-	// 4. The operators' door stays open until here, so that a drain can be watched.
-	err = errors.Join(err, r.admin.Close(), sides.Wait())
-	// 5. Duties stop, Raft closes: nobody is left who would ask it.
+	// 4. Nobody is served here any more: a node that leaves is removed, by whoever leads now.
+	err = errors.Join(err, r.depart(below))
+	// 5. The operators' door stays open until here, so that a drain can be watched and a leave answered.
+	err = errors.Join(err, r.closeDoor(below), sides.Wait())
+	// 6. Duties stop, Raft closes: nobody is left who would ask it.
 	stopNode()
 	err = errors.Join(err, node.Wait())
-	// 6. State and store close last: all above read them.
+	// 7. State and store close last: all above read them.
 	err = errors.Join(err, r.close())
 	if err == nil {
 		r.log.Info("stopped")
@@ -186,6 +194,16 @@ func (r *registry) stepDown(ctx context.Context) {
 	if err := r.node.StepDown(ctx); err != nil {
 		r.log.Warn("leadership was not handed over; the others will elect", "error", err)
 	}
+}
+
+// closeDoor closes the operators' door: a call that has its answer may take it home.
+func (r *registry) closeDoor(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, doorTime)
+	defer cancel()
+	if r.admin.Shutdown(ctx) == nil {
+		return nil
+	}
+	return r.admin.Close()
 }
 
 // serveSocket serves the operators' door until it is closed.

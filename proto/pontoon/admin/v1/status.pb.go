@@ -446,8 +446,13 @@ type Member struct {
 	// How long its answer took; absent for the asked node itself, and for one that did not answer.
 	Contact *durationpb.Duration `protobuf:"bytes,8,opt,name=contact,proto3" json:"contact,omitempty"`
 	// The last log index in its own state, 0 if it did not answer, and how many the asked node has beyond it.
-	AppliedIndex  uint64 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Lag           uint64 `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Lag          uint64 `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`
+	// The command versions that its release understands (M7); 0 while the address book does not have it.
+	MinVersion uint32 `protobuf:"varint,11,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	MaxVersion uint32 `protobuf:"varint,12,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
+	// How long ago it last heard from a leader; absent if it did not answer, or never did.
+	LastContact   *durationpb.Duration `protobuf:"bytes,13,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +557,27 @@ func (x *Member) GetLag() uint64 {
 	return 0
 }
 
+func (x *Member) GetMinVersion() uint32 {
+	if x != nil {
+		return x.MinVersion
+	}
+	return 0
+}
+
+func (x *Member) GetMaxVersion() uint32 {
+	if x != nil {
+		return x.MaxVersion
+	}
+	return 0
+}
+
+func (x *Member) GetLastContact() *durationpb.Duration {
+	if x != nil {
+		return x.LastContact
+	}
+	return nil
+}
+
 var File_pontoon_admin_v1_status_proto protoreflect.FileDescriptor
 
 const file_pontoon_admin_v1_status_proto_rawDesc = "" +
@@ -590,7 +616,7 @@ const file_pontoon_admin_v1_status_proto_rawDesc = "" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\a \x01(\tR\x06leader\x12\x16\n" +
 	"\x06voters\x18\b \x01(\x05R\x06voters\x12+\n" +
-	"\x11failure_tolerance\x18\t \x01(\x05R\x10failureTolerance\"\x98\x02\n" +
+	"\x11failure_tolerance\x18\t \x01(\x05R\x10failureTolerance\"\x98\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -602,7 +628,12 @@ const file_pontoon_admin_v1_status_proto_rawDesc = "" +
 	"\acontact\x18\b \x01(\v2\x19.google.protobuf.DurationR\acontact\x12#\n" +
 	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x10\n" +
 	"\x03lag\x18\n" +
-	" \x01(\x04R\x03lag2j\n" +
+	" \x01(\x04R\x03lag\x12\x1f\n" +
+	"\vmin_version\x18\v \x01(\rR\n" +
+	"minVersion\x12\x1f\n" +
+	"\vmax_version\x18\f \x01(\rR\n" +
+	"maxVersion\x12<\n" +
+	"\flast_contact\x18\r \x01(\v2\x19.google.protobuf.DurationR\vlastContact2j\n" +
 	"\rStatusService\x12Y\n" +
 	"\tGetStatus\x12\".pontoon.admin.v1.GetStatusRequest\x1a#.pontoon.admin.v1.GetStatusResponse\"\x03\x90\x02\x01BDZBgithub.com/pontoon-registry/pontoon/proto/pontoon/admin/v1;adminv1b\x06proto3"
 
@@ -637,13 +668,14 @@ var file_pontoon_admin_v1_status_proto_depIdxs = []int32{
 	3, // 4: pontoon.admin.v1.NodeStatus.checks:type_name -> pontoon.admin.v1.Check
 	7, // 5: pontoon.admin.v1.NodeStatus.fresh:type_name -> google.protobuf.Duration
 	7, // 6: pontoon.admin.v1.Member.contact:type_name -> google.protobuf.Duration
-	0, // 7: pontoon.admin.v1.StatusService.GetStatus:input_type -> pontoon.admin.v1.GetStatusRequest
-	1, // 8: pontoon.admin.v1.StatusService.GetStatus:output_type -> pontoon.admin.v1.GetStatusResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7, // 7: pontoon.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	0, // 8: pontoon.admin.v1.StatusService.GetStatus:input_type -> pontoon.admin.v1.GetStatusRequest
+	1, // 9: pontoon.admin.v1.StatusService.GetStatus:output_type -> pontoon.admin.v1.GetStatusResponse
+	9, // [9:10] is the sub-list for method output_type
+	8, // [8:9] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_admin_v1_status_proto_init() }

@@ -430,7 +430,9 @@ type DescribeResponse struct {
 	LeaderAddress string     `protobuf:"bytes,5,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
 	Pledge        *PledgeRow `protobuf:"bytes,6,opt,name=pledge,proto3" json:"pledge,omitempty"`
 	// The bytes are in a directory that is not declared to be shared by all nodes.
-	PrivateStore  bool `protobuf:"varint,7,opt,name=private_store,json=privateStore,proto3" json:"private_store,omitempty"`
+	PrivateStore bool `protobuf:"varint,7,opt,name=private_store,json=privateStore,proto3" json:"private_store,omitempty"`
+	// For how long the process has run, in nanoseconds: of two nodes with one id the younger one gives way.
+	Uptime        int64 `protobuf:"varint,8,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +514,13 @@ func (x *DescribeResponse) GetPrivateStore() bool {
 		return x.PrivateStore
 	}
 	return false
+}
+
+func (x *DescribeResponse) GetUptime() int64 {
+	if x != nil {
+		return x.Uptime
+	}
+	return 0
 }
 
 // PledgeRow is a node's durable word to form a cluster of exactly these nodes under one founder.
@@ -1127,6 +1136,504 @@ func (x *Trusted) GetConnections() uint32 {
 	return 0
 }
 
+type HealthRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthRequest) Reset() {
+	*x = HealthRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthRequest) ProtoMessage() {}
+
+func (x *HealthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
+func (*HealthRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+type HealthResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last entry of the log, its term, and the index that the node's state has reached.
+	LastLog     uint64 `protobuf:"varint,1,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	LastLogTerm uint64 `protobuf:"varint,2,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	Applied     uint64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	// How long ago the node last heard from a leader, in nanoseconds; 0 on the leader, negative: never.
+	LastContact   int64 `protobuf:"varint,4,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthResponse) Reset() {
+	*x = HealthResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthResponse) ProtoMessage() {}
+
+func (x *HealthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
+func (*HealthResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HealthResponse) GetLastLog() uint64 {
+	if x != nil {
+		return x.LastLog
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *HealthResponse) GetLastContact() int64 {
+	if x != nil {
+		return x.LastContact
+	}
+	return 0
+}
+
+type MembershipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipRequest) Reset() {
+	*x = MembershipRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipRequest) ProtoMessage() {}
+
+func (x *MembershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipRequest.ProtoReflect.Descriptor instead.
+func (*MembershipRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+type MembershipResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answering node leads, and its latest configuration is committed and lacks the caller.
+	Removed       bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipResponse) Reset() {
+	*x = MembershipResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipResponse) ProtoMessage() {}
+
+func (x *MembershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipResponse.ProtoReflect.Descriptor instead.
+func (*MembershipResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MembershipResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+type RemoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A node id, or a name that one member has.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Although it costs the quorum or the last tolerated failure.
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// Only judge: nothing is removed.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Who asks; its origin is not used.
+	Envelope      *v1.Envelope `protobuf:"bytes,4,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RemoveRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RemoveRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type RemoveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node that was, or would be, removed.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A node id, or a name that one member has; empty: the leader chooses.
+	Node          string       `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Envelope      *v1.Envelope `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TransferRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type TransferResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who leads now.
+	LeaderId      string `protobuf:"bytes,1,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransferResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+type FinalizeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      *v1.Envelope           `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinalizeRequest) Reset() {
+	*x = FinalizeRequest{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinalizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinalizeRequest) ProtoMessage() {}
+
+func (x *FinalizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinalizeRequest.ProtoReflect.Descriptor instead.
+func (*FinalizeRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *FinalizeRequest) GetEnvelope() *v1.Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type FinalizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        uint32                 `protobuf:"varint,1,opt,name=before,proto3" json:"before,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinalizeResponse) Reset() {
+	*x = FinalizeResponse{}
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinalizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinalizeResponse) ProtoMessage() {}
+
+func (x *FinalizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_cluster_v1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinalizeResponse.ProtoReflect.Descriptor instead.
+func (*FinalizeResponse) Descriptor() ([]byte, []int) {
+	return file_pontoon_cluster_v1_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *FinalizeResponse) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *FinalizeResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_pontoon_cluster_v1_node_proto protoreflect.FileDescriptor
 
 const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
@@ -1152,7 +1659,7 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x19\n" +
 	"\blast_log\x18\x03 \x01(\x04R\alastLog\"\x11\n" +
-	"\x0fDescribeRequest\"\x9e\x02\n" +
+	"\x0fDescribeRequest\"\xb6\x02\n" +
 	"\x10DescribeResponse\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.pontoon.meta.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1161,7 +1668,8 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\tleader_id\x18\x04 \x01(\tR\bleaderId\x12%\n" +
 	"\x0eleader_address\x18\x05 \x01(\tR\rleaderAddress\x125\n" +
 	"\x06pledge\x18\x06 \x01(\v2\x1d.pontoon.cluster.v1.PledgeRowR\x06pledge\x12#\n" +
-	"\rprivate_store\x18\a \x01(\bR\fprivateStore\"?\n" +
+	"\rprivate_store\x18\a \x01(\bR\fprivateStore\x12\x16\n" +
+	"\x06uptime\x18\b \x01(\x03R\x06uptime\"?\n" +
 	"\tPledgeRow\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\x12\x18\n" +
 	"\afounder\x18\x02 \x01(\tR\afounder\"F\n" +
@@ -1199,7 +1707,33 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\aTrusted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05signs\x18\x02 \x01(\bR\x05signs\x12 \n" +
-	"\vconnections\x18\x03 \x01(\rR\vconnections2\x98\x05\n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\"\x0f\n" +
+	"\rHealthRequest\"\x8c\x01\n" +
+	"\x0eHealthResponse\x12\x19\n" +
+	"\blast_log\x18\x01 \x01(\x04R\alastLog\x12\"\n" +
+	"\rlast_log_term\x18\x02 \x01(\x04R\vlastLogTerm\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12!\n" +
+	"\flast_contact\x18\x04 \x01(\x03R\vlastContact\"\x13\n" +
+	"\x11MembershipRequest\".\n" +
+	"\x12MembershipResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\"\x89\x01\n" +
+	"\rRemoveRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x125\n" +
+	"\benvelope\x18\x04 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\" \n" +
+	"\x0eRemoveResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\\\n" +
+	"\x0fTransferRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x125\n" +
+	"\benvelope\x18\x02 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\"/\n" +
+	"\x10TransferResponse\x12\x1b\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"H\n" +
+	"\x0fFinalizeRequest\x125\n" +
+	"\benvelope\x18\x01 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\"D\n" +
+	"\x10FinalizeResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\rR\x06before\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion2\xc5\b\n" +
 	"\vNodeService\x12R\n" +
 	"\aPropose\x12\".pontoon.cluster.v1.ProposeRequest\x1a#.pontoon.cluster.v1.ProposeResponse\x12X\n" +
 	"\tReadIndex\x12$.pontoon.cluster.v1.ReadIndexRequest\x1a%.pontoon.cluster.v1.ReadIndexResponse\x12I\n" +
@@ -1208,7 +1742,13 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\x06Pledge\x12!.pontoon.cluster.v1.PledgeRequest\x1a\".pontoon.cluster.v1.PledgeResponse\x12I\n" +
 	"\x04Join\x12\x1f.pontoon.cluster.v1.JoinRequest\x1a .pontoon.cluster.v1.JoinResponse\x12O\n" +
 	"\x06Hashes\x12!.pontoon.cluster.v1.HashesRequest\x1a\".pontoon.cluster.v1.HashesResponse\x12L\n" +
-	"\x05Trust\x12 .pontoon.cluster.v1.TrustRequest\x1a!.pontoon.cluster.v1.TrustResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
+	"\x05Trust\x12 .pontoon.cluster.v1.TrustRequest\x1a!.pontoon.cluster.v1.TrustResponse\x12O\n" +
+	"\x06Health\x12!.pontoon.cluster.v1.HealthRequest\x1a\".pontoon.cluster.v1.HealthResponse\x12[\n" +
+	"\n" +
+	"Membership\x12%.pontoon.cluster.v1.MembershipRequest\x1a&.pontoon.cluster.v1.MembershipResponse\x12O\n" +
+	"\x06Remove\x12!.pontoon.cluster.v1.RemoveRequest\x1a\".pontoon.cluster.v1.RemoveResponse\x12U\n" +
+	"\bTransfer\x12#.pontoon.cluster.v1.TransferRequest\x1a$.pontoon.cluster.v1.TransferResponse\x12U\n" +
+	"\bFinalize\x12#.pontoon.cluster.v1.FinalizeRequest\x1a$.pontoon.cluster.v1.FinalizeResponseBHZFgithub.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_pontoon_cluster_v1_node_proto_rawDescOnce sync.Once
@@ -1222,7 +1762,7 @@ func file_pontoon_cluster_v1_node_proto_rawDescGZIP() []byte {
 	return file_pontoon_cluster_v1_node_proto_rawDescData
 }
 
-var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_pontoon_cluster_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_pontoon_cluster_v1_node_proto_goTypes = []any{
 	(*ProposeRequest)(nil),        // 0: pontoon.cluster.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 1: pontoon.cluster.v1.ProposeResponse
@@ -1244,46 +1784,70 @@ var file_pontoon_cluster_v1_node_proto_goTypes = []any{
 	(*TrustRequest)(nil),          // 17: pontoon.cluster.v1.TrustRequest
 	(*TrustResponse)(nil),         // 18: pontoon.cluster.v1.TrustResponse
 	(*Trusted)(nil),               // 19: pontoon.cluster.v1.Trusted
-	(*v1.Result)(nil),             // 20: pontoon.meta.v1.Result
-	(*v1.Refusal)(nil),            // 21: pontoon.meta.v1.Refusal
-	(*v1.Node)(nil),               // 22: pontoon.meta.v1.Node
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*HealthRequest)(nil),         // 20: pontoon.cluster.v1.HealthRequest
+	(*HealthResponse)(nil),        // 21: pontoon.cluster.v1.HealthResponse
+	(*MembershipRequest)(nil),     // 22: pontoon.cluster.v1.MembershipRequest
+	(*MembershipResponse)(nil),    // 23: pontoon.cluster.v1.MembershipResponse
+	(*RemoveRequest)(nil),         // 24: pontoon.cluster.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 25: pontoon.cluster.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 26: pontoon.cluster.v1.TransferRequest
+	(*TransferResponse)(nil),      // 27: pontoon.cluster.v1.TransferResponse
+	(*FinalizeRequest)(nil),       // 28: pontoon.cluster.v1.FinalizeRequest
+	(*FinalizeResponse)(nil),      // 29: pontoon.cluster.v1.FinalizeResponse
+	(*v1.Result)(nil),             // 30: pontoon.meta.v1.Result
+	(*v1.Refusal)(nil),            // 31: pontoon.meta.v1.Refusal
+	(*v1.Node)(nil),               // 32: pontoon.meta.v1.Node
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*v1.Envelope)(nil),           // 34: pontoon.meta.v1.Envelope
 }
 var file_pontoon_cluster_v1_node_proto_depIdxs = []int32{
 	2,  // 0: pontoon.cluster.v1.ProposeResponse.outcomes:type_name -> pontoon.cluster.v1.Outcome
-	20, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
-	21, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
-	22, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
+	30, // 1: pontoon.cluster.v1.Outcome.result:type_name -> pontoon.meta.v1.Result
+	31, // 2: pontoon.cluster.v1.Outcome.refusal:type_name -> pontoon.meta.v1.Refusal
+	32, // 3: pontoon.cluster.v1.DescribeResponse.node:type_name -> pontoon.meta.v1.Node
 	9,  // 4: pontoon.cluster.v1.DescribeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 5: pontoon.cluster.v1.PledgeRequest.pledge:type_name -> pontoon.cluster.v1.PledgeRow
 	9,  // 6: pontoon.cluster.v1.PledgeResponse.pledge:type_name -> pontoon.cluster.v1.PledgeRow
-	22, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
-	22, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
+	32, // 7: pontoon.cluster.v1.JoinRequest.node:type_name -> pontoon.meta.v1.Node
+	32, // 8: pontoon.cluster.v1.JoinResponse.nodes:type_name -> pontoon.meta.v1.Node
 	16, // 9: pontoon.cluster.v1.HashesResponse.notes:type_name -> pontoon.cluster.v1.HashNote
 	19, // 10: pontoon.cluster.v1.TrustResponse.secrets:type_name -> pontoon.cluster.v1.Trusted
 	19, // 11: pontoon.cluster.v1.TrustResponse.authorities:type_name -> pontoon.cluster.v1.Trusted
-	23, // 12: pontoon.cluster.v1.TrustResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 13: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
-	3,  // 14: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
-	5,  // 15: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
-	7,  // 16: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
-	10, // 17: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
-	12, // 18: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
-	14, // 19: pontoon.cluster.v1.NodeService.Hashes:input_type -> pontoon.cluster.v1.HashesRequest
-	17, // 20: pontoon.cluster.v1.NodeService.Trust:input_type -> pontoon.cluster.v1.TrustRequest
-	1,  // 21: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
-	4,  // 22: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
-	6,  // 23: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
-	8,  // 24: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
-	11, // 25: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
-	13, // 26: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
-	15, // 27: pontoon.cluster.v1.NodeService.Hashes:output_type -> pontoon.cluster.v1.HashesResponse
-	18, // 28: pontoon.cluster.v1.NodeService.Trust:output_type -> pontoon.cluster.v1.TrustResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	33, // 12: pontoon.cluster.v1.TrustResponse.expires:type_name -> google.protobuf.Timestamp
+	34, // 13: pontoon.cluster.v1.RemoveRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	34, // 14: pontoon.cluster.v1.TransferRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	34, // 15: pontoon.cluster.v1.FinalizeRequest.envelope:type_name -> pontoon.meta.v1.Envelope
+	0,  // 16: pontoon.cluster.v1.NodeService.Propose:input_type -> pontoon.cluster.v1.ProposeRequest
+	3,  // 17: pontoon.cluster.v1.NodeService.ReadIndex:input_type -> pontoon.cluster.v1.ReadIndexRequest
+	5,  // 18: pontoon.cluster.v1.NodeService.Term:input_type -> pontoon.cluster.v1.TermRequest
+	7,  // 19: pontoon.cluster.v1.NodeService.Describe:input_type -> pontoon.cluster.v1.DescribeRequest
+	10, // 20: pontoon.cluster.v1.NodeService.Pledge:input_type -> pontoon.cluster.v1.PledgeRequest
+	12, // 21: pontoon.cluster.v1.NodeService.Join:input_type -> pontoon.cluster.v1.JoinRequest
+	14, // 22: pontoon.cluster.v1.NodeService.Hashes:input_type -> pontoon.cluster.v1.HashesRequest
+	17, // 23: pontoon.cluster.v1.NodeService.Trust:input_type -> pontoon.cluster.v1.TrustRequest
+	20, // 24: pontoon.cluster.v1.NodeService.Health:input_type -> pontoon.cluster.v1.HealthRequest
+	22, // 25: pontoon.cluster.v1.NodeService.Membership:input_type -> pontoon.cluster.v1.MembershipRequest
+	24, // 26: pontoon.cluster.v1.NodeService.Remove:input_type -> pontoon.cluster.v1.RemoveRequest
+	26, // 27: pontoon.cluster.v1.NodeService.Transfer:input_type -> pontoon.cluster.v1.TransferRequest
+	28, // 28: pontoon.cluster.v1.NodeService.Finalize:input_type -> pontoon.cluster.v1.FinalizeRequest
+	1,  // 29: pontoon.cluster.v1.NodeService.Propose:output_type -> pontoon.cluster.v1.ProposeResponse
+	4,  // 30: pontoon.cluster.v1.NodeService.ReadIndex:output_type -> pontoon.cluster.v1.ReadIndexResponse
+	6,  // 31: pontoon.cluster.v1.NodeService.Term:output_type -> pontoon.cluster.v1.TermResponse
+	8,  // 32: pontoon.cluster.v1.NodeService.Describe:output_type -> pontoon.cluster.v1.DescribeResponse
+	11, // 33: pontoon.cluster.v1.NodeService.Pledge:output_type -> pontoon.cluster.v1.PledgeResponse
+	13, // 34: pontoon.cluster.v1.NodeService.Join:output_type -> pontoon.cluster.v1.JoinResponse
+	15, // 35: pontoon.cluster.v1.NodeService.Hashes:output_type -> pontoon.cluster.v1.HashesResponse
+	18, // 36: pontoon.cluster.v1.NodeService.Trust:output_type -> pontoon.cluster.v1.TrustResponse
+	21, // 37: pontoon.cluster.v1.NodeService.Health:output_type -> pontoon.cluster.v1.HealthResponse
+	23, // 38: pontoon.cluster.v1.NodeService.Membership:output_type -> pontoon.cluster.v1.MembershipResponse
+	25, // 39: pontoon.cluster.v1.NodeService.Remove:output_type -> pontoon.cluster.v1.RemoveResponse
+	27, // 40: pontoon.cluster.v1.NodeService.Transfer:output_type -> pontoon.cluster.v1.TransferResponse
+	29, // 41: pontoon.cluster.v1.NodeService.Finalize:output_type -> pontoon.cluster.v1.FinalizeResponse
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_cluster_v1_node_proto_init() }
@@ -1297,7 +1861,7 @@ func file_pontoon_cluster_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_cluster_v1_node_proto_rawDesc), len(file_pontoon_cluster_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_Propose_FullMethodName   = "/pontoon.cluster.v1.NodeService/Propose"
-	NodeService_ReadIndex_FullMethodName = "/pontoon.cluster.v1.NodeService/ReadIndex"
-	NodeService_Term_FullMethodName      = "/pontoon.cluster.v1.NodeService/Term"
-	NodeService_Describe_FullMethodName  = "/pontoon.cluster.v1.NodeService/Describe"
-	NodeService_Pledge_FullMethodName    = "/pontoon.cluster.v1.NodeService/Pledge"
-	NodeService_Join_FullMethodName      = "/pontoon.cluster.v1.NodeService/Join"
-	NodeService_Hashes_FullMethodName    = "/pontoon.cluster.v1.NodeService/Hashes"
-	NodeService_Trust_FullMethodName     = "/pontoon.cluster.v1.NodeService/Trust"
+	NodeService_Propose_FullMethodName    = "/pontoon.cluster.v1.NodeService/Propose"
+	NodeService_ReadIndex_FullMethodName  = "/pontoon.cluster.v1.NodeService/ReadIndex"
+	NodeService_Term_FullMethodName       = "/pontoon.cluster.v1.NodeService/Term"
+	NodeService_Describe_FullMethodName   = "/pontoon.cluster.v1.NodeService/Describe"
+	NodeService_Pledge_FullMethodName     = "/pontoon.cluster.v1.NodeService/Pledge"
+	NodeService_Join_FullMethodName       = "/pontoon.cluster.v1.NodeService/Join"
+	NodeService_Hashes_FullMethodName     = "/pontoon.cluster.v1.NodeService/Hashes"
+	NodeService_Trust_FullMethodName      = "/pontoon.cluster.v1.NodeService/Trust"
+	NodeService_Health_FullMethodName     = "/pontoon.cluster.v1.NodeService/Health"
+	NodeService_Membership_FullMethodName = "/pontoon.cluster.v1.NodeService/Membership"
+	NodeService_Remove_FullMethodName     = "/pontoon.cluster.v1.NodeService/Remove"
+	NodeService_Transfer_FullMethodName   = "/pontoon.cluster.v1.NodeService/Transfer"
+	NodeService_Finalize_FullMethodName   = "/pontoon.cluster.v1.NodeService/Finalize"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -53,6 +58,16 @@ type NodeServiceClient interface {
 	Hashes(ctx context.Context, in *HashesRequest, opts ...grpc.CallOption) (*HashesResponse, error)
 	// Trust answers what the node shows to others and trusts; never a secret.
 	Trust(ctx context.Context, in *TrustRequest, opts ...grpc.CallOption) (*TrustResponse, error)
+	// Health answers what the leader judges a member by, and what an operator sees of it.
+	Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthResponse, error)
+	// Membership asks the leader whether the calling node is still a member. Another node says nothing.
+	Membership(ctx context.Context, in *MembershipRequest, opts ...grpc.CallOption) (*MembershipResponse, error)
+	// Remove asks the leader to remove a member. One hop: another node refuses.
+	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Transfer asks the leader to hand leadership over. One hop.
+	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// Finalize asks the leader to raise the cluster's command version (M7). One hop.
+	Finalize(ctx context.Context, in *FinalizeRequest, opts ...grpc.CallOption) (*FinalizeResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -143,6 +158,56 @@ func (c *nodeServiceClient) Trust(ctx context.Context, in *TrustRequest, opts ..
 	return out, nil
 }
 
+func (c *nodeServiceClient) Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HealthResponse)
+	err := c.cc.Invoke(ctx, NodeService_Health_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Membership(ctx context.Context, in *MembershipRequest, opts ...grpc.CallOption) (*MembershipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MembershipResponse)
+	err := c.cc.Invoke(ctx, NodeService_Membership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, NodeService_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferResponse)
+	err := c.cc.Invoke(ctx, NodeService_Transfer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Finalize(ctx context.Context, in *FinalizeRequest, opts ...grpc.CallOption) (*FinalizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinalizeResponse)
+	err := c.cc.Invoke(ctx, NodeService_Finalize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -167,6 +232,16 @@ type NodeServiceServer interface {
 	Hashes(context.Context, *HashesRequest) (*HashesResponse, error)
 	// Trust answers what the node shows to others and trusts; never a secret.
 	Trust(context.Context, *TrustRequest) (*TrustResponse, error)
+	// Health answers what the leader judges a member by, and what an operator sees of it.
+	Health(context.Context, *HealthRequest) (*HealthResponse, error)
+	// Membership asks the leader whether the calling node is still a member. Another node says nothing.
+	Membership(context.Context, *MembershipRequest) (*MembershipResponse, error)
+	// Remove asks the leader to remove a member. One hop: another node refuses.
+	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Transfer asks the leader to hand leadership over. One hop.
+	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// Finalize asks the leader to raise the cluster's command version (M7). One hop.
+	Finalize(context.Context, *FinalizeRequest) (*FinalizeResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -200,6 +275,21 @@ func (UnimplementedNodeServiceServer) Hashes(context.Context, *HashesRequest) (*
 }
 func (UnimplementedNodeServiceServer) Trust(context.Context, *TrustRequest) (*TrustResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Trust not implemented")
+}
+func (UnimplementedNodeServiceServer) Health(context.Context, *HealthRequest) (*HealthResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Health not implemented")
+}
+func (UnimplementedNodeServiceServer) Membership(context.Context, *MembershipRequest) (*MembershipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Membership not implemented")
+}
+func (UnimplementedNodeServiceServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedNodeServiceServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedNodeServiceServer) Finalize(context.Context, *FinalizeRequest) (*FinalizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Finalize not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -366,6 +456,96 @@ func _NodeService_Trust_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Health_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HealthRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Health(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Health_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Health(ctx, req.(*HealthRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Membership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MembershipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Membership(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Membership_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Membership(ctx, req.(*MembershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Remove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Remove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Remove(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Transfer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Transfer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Transfer(ctx, req.(*TransferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Finalize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinalizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Finalize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Finalize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Finalize(ctx, req.(*FinalizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -404,6 +584,26 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Trust",
 			Handler:    _NodeService_Trust_Handler,
+		},
+		{
+			MethodName: "Health",
+			Handler:    _NodeService_Health_Handler,
+		},
+		{
+			MethodName: "Membership",
+			Handler:    _NodeService_Membership_Handler,
+		},
+		{
+			MethodName: "Remove",
+			Handler:    _NodeService_Remove_Handler,
+		},
+		{
+			MethodName: "Transfer",
+			Handler:    _NodeService_Transfer_Handler,
+		},
+		{
+			MethodName: "Finalize",
+			Handler:    _NodeService_Finalize_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -125,6 +125,8 @@ type Command struct {
 	//	*Command_ReleaseLock
 	//	*Command_ExpireLocks
 	//	*Command_TrimEvents
+	//	*Command_RaiseVersion
+	//	*Command_RaiseIncarnation
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -399,6 +401,24 @@ func (x *Command) GetTrimEvents() *TrimEvents {
 	return nil
 }
 
+func (x *Command) GetRaiseVersion() *RaiseVersion {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RaiseVersion); ok {
+			return x.RaiseVersion
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRaiseIncarnation() *RaiseIncarnation {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RaiseIncarnation); ok {
+			return x.RaiseIncarnation
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -503,6 +523,15 @@ type Command_TrimEvents struct {
 	TrimEvents *TrimEvents `protobuf:"bytes,50,opt,name=trim_events,json=trimEvents,proto3,oneof"`
 }
 
+type Command_RaiseVersion struct {
+	// From version 2 on.
+	RaiseVersion *RaiseVersion `protobuf:"bytes,60,opt,name=raise_version,json=raiseVersion,proto3,oneof"`
+}
+
+type Command_RaiseIncarnation struct {
+	RaiseIncarnation *RaiseIncarnation `protobuf:"bytes,61,opt,name=raise_incarnation,json=raiseIncarnation,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_OpenTerm) isCommand_Kind() {}
@@ -552,6 +581,10 @@ func (*Command_ReleaseLock) isCommand_Kind() {}
 func (*Command_ExpireLocks) isCommand_Kind() {}
 
 func (*Command_TrimEvents) isCommand_Kind() {}
+
+func (*Command_RaiseVersion) isCommand_Kind() {}
+
+func (*Command_RaiseIncarnation) isCommand_Kind() {}
 
 // Envelope says who asks. Every command has one from the first log entry (R-E1).
 type Envelope struct {
@@ -1171,7 +1204,7 @@ type InitCluster struct {
 	// The key prefix in the bucket: lowercase letters and digits.
 	Epoch       string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Incarnation uint64 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The cluster's command version (M7). 1 now.
+	// The cluster's command version (M7): the founder's newest.
 	Version       uint32 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1357,6 +1390,106 @@ func (x *RegisterOrigin) GetBootId() string {
 	return ""
 }
 
+// RaiseVersion raises the cluster's command version (M7). Refused while a node in
+// the address book does not understand it. A node of version 1 stops at this command.
+type RaiseVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseVersion) Reset() {
+	*x = RaiseVersion{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseVersion) ProtoMessage() {}
+
+func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseVersion.ProtoReflect.Descriptor instead.
+func (*RaiseVersion) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RaiseVersion) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// RaiseIncarnation begins another life of the cluster, after a recovery without the others.
+type RaiseIncarnation struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The node that went on alone.
+	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseIncarnation) Reset() {
+	*x = RaiseIncarnation{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseIncarnation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseIncarnation) ProtoMessage() {}
+
+func (x *RaiseIncarnation) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseIncarnation.ProtoReflect.Descriptor instead.
+func (*RaiseIncarnation) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RaiseIncarnation) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RaiseIncarnation) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1366,7 +1499,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[14]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1511,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[14]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1524,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1410,7 +1543,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[15]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1555,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[15]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1568,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1461,7 +1594,7 @@ type OpenUpload struct {
 
 func (x *OpenUpload) Reset() {
 	*x = OpenUpload{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[16]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1606,7 @@ func (x *OpenUpload) String() string {
 func (*OpenUpload) ProtoMessage() {}
 
 func (x *OpenUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[16]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1619,7 @@ func (x *OpenUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenUpload.ProtoReflect.Descriptor instead.
 func (*OpenUpload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OpenUpload) GetRepository() string {
@@ -1532,7 +1665,7 @@ type TakeUpload struct {
 
 func (x *TakeUpload) Reset() {
 	*x = TakeUpload{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[17]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1677,7 @@ func (x *TakeUpload) String() string {
 func (*TakeUpload) ProtoMessage() {}
 
 func (x *TakeUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[17]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1690,7 @@ func (x *TakeUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeUpload.ProtoReflect.Descriptor instead.
 func (*TakeUpload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TakeUpload) GetId() string {
@@ -1619,7 +1752,7 @@ type SaveUpload struct {
 
 func (x *SaveUpload) Reset() {
 	*x = SaveUpload{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[18]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1764,7 @@ func (x *SaveUpload) String() string {
 func (*SaveUpload) ProtoMessage() {}
 
 func (x *SaveUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[18]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1777,7 @@ func (x *SaveUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveUpload.ProtoReflect.Descriptor instead.
 func (*SaveUpload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SaveUpload) GetId() string {
@@ -1742,7 +1875,7 @@ type CommitUpload struct {
 
 func (x *CommitUpload) Reset() {
 	*x = CommitUpload{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[19]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1887,7 @@ func (x *CommitUpload) String() string {
 func (*CommitUpload) ProtoMessage() {}
 
 func (x *CommitUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[19]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1900,7 @@ func (x *CommitUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitUpload.ProtoReflect.Descriptor instead.
 func (*CommitUpload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommitUpload) GetId() string {
@@ -1829,7 +1962,7 @@ type CancelUpload struct {
 
 func (x *CancelUpload) Reset() {
 	*x = CancelUpload{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[20]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1974,7 @@ func (x *CancelUpload) String() string {
 func (*CancelUpload) ProtoMessage() {}
 
 func (x *CancelUpload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[20]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1987,7 @@ func (x *CancelUpload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelUpload.ProtoReflect.Descriptor instead.
 func (*CancelUpload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelUpload) GetId() string {
@@ -1881,7 +2014,7 @@ type ExpireUploads struct {
 
 func (x *ExpireUploads) Reset() {
 	*x = ExpireUploads{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[21]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2026,7 @@ func (x *ExpireUploads) String() string {
 func (*ExpireUploads) ProtoMessage() {}
 
 func (x *ExpireUploads) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[21]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2039,7 @@ func (x *ExpireUploads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireUploads.ProtoReflect.Descriptor instead.
 func (*ExpireUploads) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExpireUploads) GetIds() []string {
@@ -1928,7 +2061,7 @@ type MountBlob struct {
 
 func (x *MountBlob) Reset() {
 	*x = MountBlob{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[22]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2073,7 @@ func (x *MountBlob) String() string {
 func (*MountBlob) ProtoMessage() {}
 
 func (x *MountBlob) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[22]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2086,7 @@ func (x *MountBlob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountBlob.ProtoReflect.Descriptor instead.
 func (*MountBlob) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MountBlob) GetRepository() string {
@@ -1989,7 +2122,7 @@ type ConfirmContent struct {
 
 func (x *ConfirmContent) Reset() {
 	*x = ConfirmContent{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[23]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2134,7 @@ func (x *ConfirmContent) String() string {
 func (*ConfirmContent) ProtoMessage() {}
 
 func (x *ConfirmContent) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[23]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2147,7 @@ func (x *ConfirmContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmContent.ProtoReflect.Descriptor instead.
 func (*ConfirmContent) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConfirmContent) GetRepository() string {
@@ -2049,7 +2182,7 @@ type DeleteBlob struct {
 
 func (x *DeleteBlob) Reset() {
 	*x = DeleteBlob{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[24]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2194,7 @@ func (x *DeleteBlob) String() string {
 func (*DeleteBlob) ProtoMessage() {}
 
 func (x *DeleteBlob) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[24]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2207,7 @@ func (x *DeleteBlob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBlob.ProtoReflect.Descriptor instead.
 func (*DeleteBlob) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteBlob) GetRepository() string {
@@ -2103,7 +2236,7 @@ type MarkLost struct {
 
 func (x *MarkLost) Reset() {
 	*x = MarkLost{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[25]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2248,7 @@ func (x *MarkLost) String() string {
 func (*MarkLost) ProtoMessage() {}
 
 func (x *MarkLost) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[25]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2261,7 @@ func (x *MarkLost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkLost.ProtoReflect.Descriptor instead.
 func (*MarkLost) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MarkLost) GetDigest() []byte {
@@ -2180,7 +2313,7 @@ type PutManifest struct {
 
 func (x *PutManifest) Reset() {
 	*x = PutManifest{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[26]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2325,7 @@ func (x *PutManifest) String() string {
 func (*PutManifest) ProtoMessage() {}
 
 func (x *PutManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[26]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2338,7 @@ func (x *PutManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManifest.ProtoReflect.Descriptor instead.
 func (*PutManifest) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PutManifest) GetRepository() string {
@@ -2312,7 +2445,7 @@ type TagCondition struct {
 
 func (x *TagCondition) Reset() {
 	*x = TagCondition{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[27]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2457,7 @@ func (x *TagCondition) String() string {
 func (*TagCondition) ProtoMessage() {}
 
 func (x *TagCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[27]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2470,7 @@ func (x *TagCondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagCondition.ProtoReflect.Descriptor instead.
 func (*TagCondition) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TagCondition) GetAbsent() bool {
@@ -2365,7 +2498,7 @@ type DeleteManifest struct {
 
 func (x *DeleteManifest) Reset() {
 	*x = DeleteManifest{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[28]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2510,7 @@ func (x *DeleteManifest) String() string {
 func (*DeleteManifest) ProtoMessage() {}
 
 func (x *DeleteManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[28]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2523,7 @@ func (x *DeleteManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteManifest.ProtoReflect.Descriptor instead.
 func (*DeleteManifest) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteManifest) GetRepository() string {
@@ -2418,7 +2551,7 @@ type DeleteTag struct {
 
 func (x *DeleteTag) Reset() {
 	*x = DeleteTag{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[29]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2563,7 @@ func (x *DeleteTag) String() string {
 func (*DeleteTag) ProtoMessage() {}
 
 func (x *DeleteTag) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[29]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2576,7 @@ func (x *DeleteTag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTag.ProtoReflect.Descriptor instead.
 func (*DeleteTag) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteTag) GetRepository() string {
@@ -2479,7 +2612,7 @@ type DeleteRepository struct {
 
 func (x *DeleteRepository) Reset() {
 	*x = DeleteRepository{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[30]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2624,7 @@ func (x *DeleteRepository) String() string {
 func (*DeleteRepository) ProtoMessage() {}
 
 func (x *DeleteRepository) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[30]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2637,7 @@ func (x *DeleteRepository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRepository.ProtoReflect.Descriptor instead.
 func (*DeleteRepository) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteRepository) GetRepository() string {
@@ -2531,7 +2664,7 @@ type AddPulls struct {
 
 func (x *AddPulls) Reset() {
 	*x = AddPulls{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[31]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2676,7 @@ func (x *AddPulls) String() string {
 func (*AddPulls) ProtoMessage() {}
 
 func (x *AddPulls) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[31]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2689,7 @@ func (x *AddPulls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPulls.ProtoReflect.Descriptor instead.
 func (*AddPulls) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AddPulls) GetPulls() []*PullCount {
@@ -2577,7 +2710,7 @@ type PullCount struct {
 
 func (x *PullCount) Reset() {
 	*x = PullCount{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[32]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2722,7 @@ func (x *PullCount) String() string {
 func (*PullCount) ProtoMessage() {}
 
 func (x *PullCount) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[32]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2735,7 @@ func (x *PullCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullCount.ProtoReflect.Descriptor instead.
 func (*PullCount) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PullCount) GetRepository() string {
@@ -2638,7 +2771,7 @@ type AcquireLock struct {
 
 func (x *AcquireLock) Reset() {
 	*x = AcquireLock{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[33]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2783,7 @@ func (x *AcquireLock) String() string {
 func (*AcquireLock) ProtoMessage() {}
 
 func (x *AcquireLock) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[33]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2796,7 @@ func (x *AcquireLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
 func (*AcquireLock) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AcquireLock) GetName() string {
@@ -2698,7 +2831,7 @@ type RenewLock struct {
 
 func (x *RenewLock) Reset() {
 	*x = RenewLock{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[34]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2843,7 @@ func (x *RenewLock) String() string {
 func (*RenewLock) ProtoMessage() {}
 
 func (x *RenewLock) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[34]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2856,7 @@ func (x *RenewLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLock.ProtoReflect.Descriptor instead.
 func (*RenewLock) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RenewLock) GetName() string {
@@ -2759,7 +2892,7 @@ type ReleaseLock struct {
 
 func (x *ReleaseLock) Reset() {
 	*x = ReleaseLock{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[35]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2904,7 @@ func (x *ReleaseLock) String() string {
 func (*ReleaseLock) ProtoMessage() {}
 
 func (x *ReleaseLock) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[35]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2917,7 @@ func (x *ReleaseLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLock.ProtoReflect.Descriptor instead.
 func (*ReleaseLock) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReleaseLock) GetName() string {
@@ -2818,7 +2951,7 @@ type ExpireLocks struct {
 
 func (x *ExpireLocks) Reset() {
 	*x = ExpireLocks{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[36]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +2963,7 @@ func (x *ExpireLocks) String() string {
 func (*ExpireLocks) ProtoMessage() {}
 
 func (x *ExpireLocks) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[36]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +2976,7 @@ func (x *ExpireLocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireLocks.ProtoReflect.Descriptor instead.
 func (*ExpireLocks) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExpireLocks) GetNames() []string {
@@ -2864,7 +2997,7 @@ type TrimEvents struct {
 
 func (x *TrimEvents) Reset() {
 	*x = TrimEvents{}
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[37]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3009,7 @@ func (x *TrimEvents) String() string {
 func (*TrimEvents) ProtoMessage() {}
 
 func (x *TrimEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_command_proto_msgTypes[37]
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3022,7 @@ func (x *TrimEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimEvents.ProtoReflect.Descriptor instead.
 func (*TrimEvents) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TrimEvents) GetBefore() uint64 {
@@ -2915,7 +3048,7 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12!\n" +
 	"\fcluster_time\x18\x02 \x01(\x03R\vclusterTime\x12\x1b\n" +
 	"\twall_time\x18\x03 \x01(\x03R\bwallTime\x124\n" +
-	"\bcommands\x18\x04 \x03(\v2\x18.pontoon.meta.v1.CommandR\bcommands\"\xbe\r\n" +
+	"\bcommands\x18\x04 \x03(\v2\x18.pontoon.meta.v1.CommandR\bcommands\"\xd6\x0e\n" +
 	"\aCommand\x125\n" +
 	"\benvelope\x18\x01 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\x12A\n" +
 	"\finit_cluster\x18\x02 \x01(\v2\x1c.pontoon.meta.v1.InitClusterH\x00R\vinitCluster\x128\n" +
@@ -2952,7 +3085,9 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\frelease_lock\x18* \x01(\v2\x1c.pontoon.meta.v1.ReleaseLockH\x00R\vreleaseLock\x12A\n" +
 	"\fexpire_locks\x18+ \x01(\v2\x1c.pontoon.meta.v1.ExpireLocksH\x00R\vexpireLocks\x12>\n" +
 	"\vtrim_events\x182 \x01(\v2\x1b.pontoon.meta.v1.TrimEventsH\x00R\n" +
-	"trimEventsB\x06\n" +
+	"trimEvents\x12D\n" +
+	"\rraise_version\x18< \x01(\v2\x1d.pontoon.meta.v1.RaiseVersionH\x00R\fraiseVersion\x12P\n" +
+	"\x11raise_incarnation\x18= \x01(\v2!.pontoon.meta.v1.RaiseIncarnationH\x00R\x10raiseIncarnationB\x06\n" +
 	"\x04kind\"\xc8\x01\n" +
 	"\bEnvelope\x12,\n" +
 	"\x05actor\x18\x01 \x01(\v2\x16.pontoon.meta.v1.ActorR\x05actor\x12%\n" +
@@ -3007,7 +3142,12 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\bsettings\x18\x03 \x01(\v2\x19.pontoon.meta.v1.SettingsR\bsettings\"B\n" +
 	"\x0eRegisterOrigin\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
-	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"4\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"(\n" +
+	"\fRaiseVersion\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\"M\n" +
+	"\x10RaiseIncarnation\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"4\n" +
 	"\aPutNode\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.pontoon.meta.v1.NodeR\x04node\"\x1c\n" +
 	"\n" +
@@ -3162,7 +3302,7 @@ func file_pontoon_meta_v1_command_proto_rawDescGZIP() []byte {
 	return file_pontoon_meta_v1_command_proto_rawDescData
 }
 
-var file_pontoon_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_pontoon_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_pontoon_meta_v1_command_proto_goTypes = []any{
 	(*Entry)(nil),            // 0: pontoon.meta.v1.Entry
 	(*Command)(nil),          // 1: pontoon.meta.v1.Command
@@ -3178,36 +3318,38 @@ var file_pontoon_meta_v1_command_proto_goTypes = []any{
 	(*InitCluster)(nil),      // 11: pontoon.meta.v1.InitCluster
 	(*OpenTerm)(nil),         // 12: pontoon.meta.v1.OpenTerm
 	(*RegisterOrigin)(nil),   // 13: pontoon.meta.v1.RegisterOrigin
-	(*PutNode)(nil),          // 14: pontoon.meta.v1.PutNode
-	(*RemoveNode)(nil),       // 15: pontoon.meta.v1.RemoveNode
-	(*OpenUpload)(nil),       // 16: pontoon.meta.v1.OpenUpload
-	(*TakeUpload)(nil),       // 17: pontoon.meta.v1.TakeUpload
-	(*SaveUpload)(nil),       // 18: pontoon.meta.v1.SaveUpload
-	(*CommitUpload)(nil),     // 19: pontoon.meta.v1.CommitUpload
-	(*CancelUpload)(nil),     // 20: pontoon.meta.v1.CancelUpload
-	(*ExpireUploads)(nil),    // 21: pontoon.meta.v1.ExpireUploads
-	(*MountBlob)(nil),        // 22: pontoon.meta.v1.MountBlob
-	(*ConfirmContent)(nil),   // 23: pontoon.meta.v1.ConfirmContent
-	(*DeleteBlob)(nil),       // 24: pontoon.meta.v1.DeleteBlob
-	(*MarkLost)(nil),         // 25: pontoon.meta.v1.MarkLost
-	(*PutManifest)(nil),      // 26: pontoon.meta.v1.PutManifest
-	(*TagCondition)(nil),     // 27: pontoon.meta.v1.TagCondition
-	(*DeleteManifest)(nil),   // 28: pontoon.meta.v1.DeleteManifest
-	(*DeleteTag)(nil),        // 29: pontoon.meta.v1.DeleteTag
-	(*DeleteRepository)(nil), // 30: pontoon.meta.v1.DeleteRepository
-	(*AddPulls)(nil),         // 31: pontoon.meta.v1.AddPulls
-	(*PullCount)(nil),        // 32: pontoon.meta.v1.PullCount
-	(*AcquireLock)(nil),      // 33: pontoon.meta.v1.AcquireLock
-	(*RenewLock)(nil),        // 34: pontoon.meta.v1.RenewLock
-	(*ReleaseLock)(nil),      // 35: pontoon.meta.v1.ReleaseLock
-	(*ExpireLocks)(nil),      // 36: pontoon.meta.v1.ExpireLocks
-	(*TrimEvents)(nil),       // 37: pontoon.meta.v1.TrimEvents
-	(*Refusal)(nil),          // 38: pontoon.meta.v1.Refusal
-	(*Settings)(nil),         // 39: pontoon.meta.v1.Settings
-	(*Node)(nil),             // 40: pontoon.meta.v1.Node
-	(*Part)(nil),             // 41: pontoon.meta.v1.Part
-	(*Piece)(nil),            // 42: pontoon.meta.v1.Piece
-	(*Annotation)(nil),       // 43: pontoon.meta.v1.Annotation
+	(*RaiseVersion)(nil),     // 14: pontoon.meta.v1.RaiseVersion
+	(*RaiseIncarnation)(nil), // 15: pontoon.meta.v1.RaiseIncarnation
+	(*PutNode)(nil),          // 16: pontoon.meta.v1.PutNode
+	(*RemoveNode)(nil),       // 17: pontoon.meta.v1.RemoveNode
+	(*OpenUpload)(nil),       // 18: pontoon.meta.v1.OpenUpload
+	(*TakeUpload)(nil),       // 19: pontoon.meta.v1.TakeUpload
+	(*SaveUpload)(nil),       // 20: pontoon.meta.v1.SaveUpload
+	(*CommitUpload)(nil),     // 21: pontoon.meta.v1.CommitUpload
+	(*CancelUpload)(nil),     // 22: pontoon.meta.v1.CancelUpload
+	(*ExpireUploads)(nil),    // 23: pontoon.meta.v1.ExpireUploads
+	(*MountBlob)(nil),        // 24: pontoon.meta.v1.MountBlob
+	(*ConfirmContent)(nil),   // 25: pontoon.meta.v1.ConfirmContent
+	(*DeleteBlob)(nil),       // 26: pontoon.meta.v1.DeleteBlob
+	(*MarkLost)(nil),         // 27: pontoon.meta.v1.MarkLost
+	(*PutManifest)(nil),      // 28: pontoon.meta.v1.PutManifest
+	(*TagCondition)(nil),     // 29: pontoon.meta.v1.TagCondition
+	(*DeleteManifest)(nil),   // 30: pontoon.meta.v1.DeleteManifest
+	(*DeleteTag)(nil),        // 31: pontoon.meta.v1.DeleteTag
+	(*DeleteRepository)(nil), // 32: pontoon.meta.v1.DeleteRepository
+	(*AddPulls)(nil),         // 33: pontoon.meta.v1.AddPulls
+	(*PullCount)(nil),        // 34: pontoon.meta.v1.PullCount
+	(*AcquireLock)(nil),      // 35: pontoon.meta.v1.AcquireLock
+	(*RenewLock)(nil),        // 36: pontoon.meta.v1.RenewLock
+	(*ReleaseLock)(nil),      // 37: pontoon.meta.v1.ReleaseLock
+	(*ExpireLocks)(nil),      // 38: pontoon.meta.v1.ExpireLocks
+	(*TrimEvents)(nil),       // 39: pontoon.meta.v1.TrimEvents
+	(*Refusal)(nil),          // 40: pontoon.meta.v1.Refusal
+	(*Settings)(nil),         // 41: pontoon.meta.v1.Settings
+	(*Node)(nil),             // 42: pontoon.meta.v1.Node
+	(*Part)(nil),             // 43: pontoon.meta.v1.Part
+	(*Piece)(nil),            // 44: pontoon.meta.v1.Piece
+	(*Annotation)(nil),       // 45: pontoon.meta.v1.Annotation
 }
 var file_pontoon_meta_v1_command_proto_depIdxs = []int32{
 	1,  // 0: pontoon.meta.v1.Entry.commands:type_name -> pontoon.meta.v1.Command
@@ -3215,50 +3357,52 @@ var file_pontoon_meta_v1_command_proto_depIdxs = []int32{
 	11, // 2: pontoon.meta.v1.Command.init_cluster:type_name -> pontoon.meta.v1.InitCluster
 	12, // 3: pontoon.meta.v1.Command.open_term:type_name -> pontoon.meta.v1.OpenTerm
 	13, // 4: pontoon.meta.v1.Command.register_origin:type_name -> pontoon.meta.v1.RegisterOrigin
-	14, // 5: pontoon.meta.v1.Command.put_node:type_name -> pontoon.meta.v1.PutNode
-	15, // 6: pontoon.meta.v1.Command.remove_node:type_name -> pontoon.meta.v1.RemoveNode
-	16, // 7: pontoon.meta.v1.Command.open_upload:type_name -> pontoon.meta.v1.OpenUpload
-	17, // 8: pontoon.meta.v1.Command.take_upload:type_name -> pontoon.meta.v1.TakeUpload
-	18, // 9: pontoon.meta.v1.Command.save_upload:type_name -> pontoon.meta.v1.SaveUpload
-	19, // 10: pontoon.meta.v1.Command.commit_upload:type_name -> pontoon.meta.v1.CommitUpload
-	20, // 11: pontoon.meta.v1.Command.cancel_upload:type_name -> pontoon.meta.v1.CancelUpload
-	21, // 12: pontoon.meta.v1.Command.expire_uploads:type_name -> pontoon.meta.v1.ExpireUploads
-	22, // 13: pontoon.meta.v1.Command.mount_blob:type_name -> pontoon.meta.v1.MountBlob
-	23, // 14: pontoon.meta.v1.Command.confirm_content:type_name -> pontoon.meta.v1.ConfirmContent
-	24, // 15: pontoon.meta.v1.Command.delete_blob:type_name -> pontoon.meta.v1.DeleteBlob
-	25, // 16: pontoon.meta.v1.Command.mark_lost:type_name -> pontoon.meta.v1.MarkLost
-	26, // 17: pontoon.meta.v1.Command.put_manifest:type_name -> pontoon.meta.v1.PutManifest
-	28, // 18: pontoon.meta.v1.Command.delete_manifest:type_name -> pontoon.meta.v1.DeleteManifest
-	29, // 19: pontoon.meta.v1.Command.delete_tag:type_name -> pontoon.meta.v1.DeleteTag
-	30, // 20: pontoon.meta.v1.Command.delete_repository:type_name -> pontoon.meta.v1.DeleteRepository
-	31, // 21: pontoon.meta.v1.Command.add_pulls:type_name -> pontoon.meta.v1.AddPulls
-	33, // 22: pontoon.meta.v1.Command.acquire_lock:type_name -> pontoon.meta.v1.AcquireLock
-	34, // 23: pontoon.meta.v1.Command.renew_lock:type_name -> pontoon.meta.v1.RenewLock
-	35, // 24: pontoon.meta.v1.Command.release_lock:type_name -> pontoon.meta.v1.ReleaseLock
-	36, // 25: pontoon.meta.v1.Command.expire_locks:type_name -> pontoon.meta.v1.ExpireLocks
-	37, // 26: pontoon.meta.v1.Command.trim_events:type_name -> pontoon.meta.v1.TrimEvents
-	3,  // 27: pontoon.meta.v1.Envelope.actor:type_name -> pontoon.meta.v1.Actor
-	4,  // 28: pontoon.meta.v1.Envelope.origin:type_name -> pontoon.meta.v1.Origin
-	38, // 29: pontoon.meta.v1.Result.refusal:type_name -> pontoon.meta.v1.Refusal
-	6,  // 30: pontoon.meta.v1.Result.upload:type_name -> pontoon.meta.v1.UploadResult
-	7,  // 31: pontoon.meta.v1.Result.blob:type_name -> pontoon.meta.v1.BlobResult
-	8,  // 32: pontoon.meta.v1.Result.manifest:type_name -> pontoon.meta.v1.ManifestResult
-	9,  // 33: pontoon.meta.v1.Result.lock:type_name -> pontoon.meta.v1.LockResult
-	10, // 34: pontoon.meta.v1.Result.count:type_name -> pontoon.meta.v1.CountResult
-	39, // 35: pontoon.meta.v1.OpenTerm.settings:type_name -> pontoon.meta.v1.Settings
-	40, // 36: pontoon.meta.v1.PutNode.node:type_name -> pontoon.meta.v1.Node
-	41, // 37: pontoon.meta.v1.SaveUpload.parts:type_name -> pontoon.meta.v1.Part
-	42, // 38: pontoon.meta.v1.SaveUpload.pieces:type_name -> pontoon.meta.v1.Piece
-	19, // 39: pontoon.meta.v1.PutManifest.upload:type_name -> pontoon.meta.v1.CommitUpload
-	43, // 40: pontoon.meta.v1.PutManifest.annotations:type_name -> pontoon.meta.v1.Annotation
-	27, // 41: pontoon.meta.v1.PutManifest.condition:type_name -> pontoon.meta.v1.TagCondition
-	27, // 42: pontoon.meta.v1.DeleteTag.condition:type_name -> pontoon.meta.v1.TagCondition
-	32, // 43: pontoon.meta.v1.AddPulls.pulls:type_name -> pontoon.meta.v1.PullCount
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	16, // 5: pontoon.meta.v1.Command.put_node:type_name -> pontoon.meta.v1.PutNode
+	17, // 6: pontoon.meta.v1.Command.remove_node:type_name -> pontoon.meta.v1.RemoveNode
+	18, // 7: pontoon.meta.v1.Command.open_upload:type_name -> pontoon.meta.v1.OpenUpload
+	19, // 8: pontoon.meta.v1.Command.take_upload:type_name -> pontoon.meta.v1.TakeUpload
+	20, // 9: pontoon.meta.v1.Command.save_upload:type_name -> pontoon.meta.v1.SaveUpload
+	21, // 10: pontoon.meta.v1.Command.commit_upload:type_name -> pontoon.meta.v1.CommitUpload
+	22, // 11: pontoon.meta.v1.Command.cancel_upload:type_name -> pontoon.meta.v1.CancelUpload
+	23, // 12: pontoon.meta.v1.Command.expire_uploads:type_name -> pontoon.meta.v1.ExpireUploads
+	24, // 13: pontoon.meta.v1.Command.mount_blob:type_name -> pontoon.meta.v1.MountBlob
+	25, // 14: pontoon.meta.v1.Command.confirm_content:type_name -> pontoon.meta.v1.ConfirmContent
+	26, // 15: pontoon.meta.v1.Command.delete_blob:type_name -> pontoon.meta.v1.DeleteBlob
+	27, // 16: pontoon.meta.v1.Command.mark_lost:type_name -> pontoon.meta.v1.MarkLost
+	28, // 17: pontoon.meta.v1.Command.put_manifest:type_name -> pontoon.meta.v1.PutManifest
+	30, // 18: pontoon.meta.v1.Command.delete_manifest:type_name -> pontoon.meta.v1.DeleteManifest
+	31, // 19: pontoon.meta.v1.Command.delete_tag:type_name -> pontoon.meta.v1.DeleteTag
+	32, // 20: pontoon.meta.v1.Command.delete_repository:type_name -> pontoon.meta.v1.DeleteRepository
+	33, // 21: pontoon.meta.v1.Command.add_pulls:type_name -> pontoon.meta.v1.AddPulls
+	35, // 22: pontoon.meta.v1.Command.acquire_lock:type_name -> pontoon.meta.v1.AcquireLock
+	36, // 23: pontoon.meta.v1.Command.renew_lock:type_name -> pontoon.meta.v1.RenewLock
+	37, // 24: pontoon.meta.v1.Command.release_lock:type_name -> pontoon.meta.v1.ReleaseLock
+	38, // 25: pontoon.meta.v1.Command.expire_locks:type_name -> pontoon.meta.v1.ExpireLocks
+	39, // 26: pontoon.meta.v1.Command.trim_events:type_name -> pontoon.meta.v1.TrimEvents
+	14, // 27: pontoon.meta.v1.Command.raise_version:type_name -> pontoon.meta.v1.RaiseVersion
+	15, // 28: pontoon.meta.v1.Command.raise_incarnation:type_name -> pontoon.meta.v1.RaiseIncarnation
+	3,  // 29: pontoon.meta.v1.Envelope.actor:type_name -> pontoon.meta.v1.Actor
+	4,  // 30: pontoon.meta.v1.Envelope.origin:type_name -> pontoon.meta.v1.Origin
+	40, // 31: pontoon.meta.v1.Result.refusal:type_name -> pontoon.meta.v1.Refusal
+	6,  // 32: pontoon.meta.v1.Result.upload:type_name -> pontoon.meta.v1.UploadResult
+	7,  // 33: pontoon.meta.v1.Result.blob:type_name -> pontoon.meta.v1.BlobResult
+	8,  // 34: pontoon.meta.v1.Result.manifest:type_name -> pontoon.meta.v1.ManifestResult
+	9,  // 35: pontoon.meta.v1.Result.lock:type_name -> pontoon.meta.v1.LockResult
+	10, // 36: pontoon.meta.v1.Result.count:type_name -> pontoon.meta.v1.CountResult
+	41, // 37: pontoon.meta.v1.OpenTerm.settings:type_name -> pontoon.meta.v1.Settings
+	42, // 38: pontoon.meta.v1.PutNode.node:type_name -> pontoon.meta.v1.Node
+	43, // 39: pontoon.meta.v1.SaveUpload.parts:type_name -> pontoon.meta.v1.Part
+	44, // 40: pontoon.meta.v1.SaveUpload.pieces:type_name -> pontoon.meta.v1.Piece
+	21, // 41: pontoon.meta.v1.PutManifest.upload:type_name -> pontoon.meta.v1.CommitUpload
+	45, // 42: pontoon.meta.v1.PutManifest.annotations:type_name -> pontoon.meta.v1.Annotation
+	29, // 43: pontoon.meta.v1.PutManifest.condition:type_name -> pontoon.meta.v1.TagCondition
+	29, // 44: pontoon.meta.v1.DeleteTag.condition:type_name -> pontoon.meta.v1.TagCondition
+	34, // 45: pontoon.meta.v1.AddPulls.pulls:type_name -> pontoon.meta.v1.PullCount
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_meta_v1_command_proto_init() }
@@ -3294,6 +3438,8 @@ func file_pontoon_meta_v1_command_proto_init() {
 		(*Command_ReleaseLock)(nil),
 		(*Command_ExpireLocks)(nil),
 		(*Command_TrimEvents)(nil),
+		(*Command_RaiseVersion)(nil),
+		(*Command_RaiseIncarnation)(nil),
 	}
 	file_pontoon_meta_v1_command_proto_msgTypes[5].OneofWrappers = []any{
 		(*Result_Upload)(nil),
@@ -3308,7 +3454,7 @@ func file_pontoon_meta_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_meta_v1_command_proto_rawDesc), len(file_pontoon_meta_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -138,6 +138,8 @@ const (
 	Action_ACTION_PUT_NODE          Action = 13
 	Action_ACTION_REMOVE_NODE       Action = 14
 	Action_ACTION_INIT_CLUSTER      Action = 15
+	Action_ACTION_RAISE_VERSION     Action = 16
+	Action_ACTION_RECOVER_CLUSTER   Action = 17
 )
 
 // Enum value maps for Action.
@@ -159,6 +161,8 @@ var (
 		13: "ACTION_PUT_NODE",
 		14: "ACTION_REMOVE_NODE",
 		15: "ACTION_INIT_CLUSTER",
+		16: "ACTION_RAISE_VERSION",
+		17: "ACTION_RECOVER_CLUSTER",
 	}
 	Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED":       0,
@@ -177,6 +181,8 @@ var (
 		"ACTION_PUT_NODE":          13,
 		"ACTION_REMOVE_NODE":       14,
 		"ACTION_INIT_CLUSTER":      15,
+		"ACTION_RAISE_VERSION":     16,
+		"ACTION_RECOVER_CLUSTER":   17,
 	}
 )
 
@@ -2656,7 +2662,7 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x1aUPLOAD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UPLOAD_OUTCOME_COMMITTED\x10\x01\x12\x1c\n" +
 	"\x18UPLOAD_OUTCOME_CANCELLED\x10\x02\x12\x1a\n" +
-	"\x16UPLOAD_OUTCOME_EXPIRED\x10\x03*\x90\x03\n" +
+	"\x16UPLOAD_OUTCOME_EXPIRED\x10\x03*\xc6\x03\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ACTION_PUSH_MANIFEST\x10\x01\x12\x1a\n" +
@@ -2674,7 +2680,9 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x13ACTION_RELEASE_LOCK\x10\f\x12\x13\n" +
 	"\x0fACTION_PUT_NODE\x10\r\x12\x16\n" +
 	"\x12ACTION_REMOVE_NODE\x10\x0e\x12\x17\n" +
-	"\x13ACTION_INIT_CLUSTER\x10\x0fBBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
+	"\x13ACTION_INIT_CLUSTER\x10\x0f\x12\x18\n" +
+	"\x14ACTION_RAISE_VERSION\x10\x10\x12\x1a\n" +
+	"\x16ACTION_RECOVER_CLUSTER\x10\x11BBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
 
 var (
 	file_pontoon_meta_v1_state_proto_rawDescOnce sync.Once

@@ -1,0 +1,341 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// health is what this node says of itself.
+func (n *Node) health() *clusterv1.HealthResponse {
+	r := n.raft()
+	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64) // Raft's own figure
+	h := &clusterv1.HealthResponse{LastLog: r.LastIndex(), LastLogTerm: term, Applied: n.applied(), LastContact: -1}
+	if r.State() == raft.Leader {
+		h.LastContact = 0
+	} else if at := r.LastContact(); !at.IsZero() {
+		h.LastContact = int64(time.Since(at))
+	}
+	return h
+}
+
+// named finds a member by its id, or by its name if only one has it.
+func (n *Node) named(name string) (string, error) {
+	var found []string
+	book := n.nodes()
+	for _, s := range n.raft().GetConfiguration().Configuration().Servers {
+		id := string(s.ID)
+		if id == name {
+			return id, nil
+		}
+		if slices.ContainsFunc(book, func(m *metav1.Node) bool { return m.GetId() == id && m.GetName() == name }) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", meta.Refuse(metav1.Kind_KIND_UNKNOWN, metav1.Noun_NOUN_NODE, "node %q: no member has this id or name", name)
+	}
+	return "", meta.Refuse(metav1.Kind_KIND_INVALID, metav1.Noun_NOUN_NODE, "node %q: the members %s have this name: name one by its id", name, strings.Join(found, " and "))
+}
+
+// asked finds the leader for a verb and calls it: here, or on another node, one hop.
+func asked[T any](ctx context.Context, n *Node, here func(context.Context) (T, error), there func(context.Context, clusterv1.NodeServiceClient) (T, error)) (T, error) {
+	for attempt := 0; ; attempt++ {
+		answer, err := askedOnce(ctx, n, here, there)
+		// A verb whose call was lost may have been done; whoever asked looks and asks again.
+		if err == nil || !isUnavailable(err) {
+			return answer, err
+		}
+		_, tenure := n.leaders.now()
+		if !pause(ctx, tenure, attempt) {
+			return answer, err
+		}
+	}
+}
+
+func askedOnce[T any](ctx context.Context, n *Node, here func(context.Context) (T, error), there func(context.Context, clusterv1.NodeServiceClient) (T, error)) (T, error) {
+	var nothing T
+	leader, _ := n.leaders.now()
+	switch leader {
+	case "":
+		return nothing, unavailable("no leader: a majority of the voters cannot be reached, or an election is under way; " +
+			"if that majority is lost for good, see `pontoon cluster recover`")
+	case n.id:
+		return here(ctx)
+	}
+	peer, err := n.peer(leader)
+	if err != nil {
+		return nothing, unavailable("no connection to the leader %s: %v", leader, err)
+	}
+	answer, err := there(ctx, peer)
+	return answer, fromStatus(err)
+}
+
+// verbTime is how long a verb waits for a leader.
+const verbTime = 10 * time.Second
+
+// Remove removes a member for good, from any node: its id never belongs to the
+// cluster again. It answers the id. Refused when it costs the quorum or the last
+// tolerated failure, unless force says so; the last voter cannot be removed. dryRun only judges.
+func (n *Node) Remove(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, verbTime)
+	defer cancel()
+	return asked(ctx, n,
+		func(ctx context.Context) (string, error) { return n.removeHere(ctx, node, force, dryRun, by) },
+		func(ctx context.Context, leader clusterv1.NodeServiceClient) (string, error) {
+			a, err := leader.Remove(ctx, &clusterv1.RemoveRequest{Node: node, Force: force, DryRun: dryRun, Envelope: by})
+			return a.GetId(), err
+		})
+}
+
+// removeHere is Remove on the leader.
+func (n *Node) removeHere(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
+	if n.opened.Load() == nil {
+		return "", unavailable("node %s does not lead, or has just begun to", n.id)
+	}
+	id, err := n.named(node)
+	if err != nil {
+		return "", err
+	}
+	// One change at a time: each is judged by what the one before it left.
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	spare, err := n.removable(ctx, id, force)
+	if err != nil || dryRun {
+		return id, err
+	}
+	if id == n.id {
+		// A leader does not remove itself: it would lead a cluster that it is not in until the entry is committed.
+		if err := n.StepDown(ctx); err != nil {
+			return "", unavailable("the leader cannot be removed before another leads: %v", err)
+		}
+		return "", unavailable("node %s has handed leadership over in order to be removed", n.id)
+	}
+	if spare != "" {
+		if err := n.raft().AddVoter(raft.ServerID(spare), raft.ServerAddress(spare), 0, changeTime).Error(); err != nil {
+			return "", unavailable("node %s could not be given the vote of %s: %v", spare, id, err)
+		}
+		n.log.Info("a node votes from now on", "voter", spare, "instead_of", id)
+	}
+	if err := n.expel(ctx, id, by); err != nil {
+		return "", err
+	}
+	n.log.Info("removed a member", "member", id, "by", by.GetActor().GetName(), "forced", force)
+	return id, nil
+}
+
+// removable judges the removal, and answers a healthy member without a vote that should get that of the removed one first.
+func (n *Node) removable(ctx context.Context, id string, force bool) (spare string, err error) {
+	servers := n.raft().GetConfiguration().Configuration().Servers
+	answers := n.whoAnswers(ctx, servers)
+	var left, healthy, all, up int
+	voter := false
+	for _, s := range servers {
+		own, ok := string(s.ID) == id, answers[string(s.ID)]
+		switch {
+		case s.Suffrage != raft.Voter && !own && ok && spare == "":
+			spare = string(s.ID)
+		case s.Suffrage == raft.Voter:
+			all, voter = all+1, voter || own
+			if ok {
+				up++
+			}
+			if !own {
+				left++
+				if ok {
+					healthy++
+				}
+			}
+		}
+	}
+	if !voter {
+		return "", nil
+	}
+	if spare != "" {
+		left, healthy = left+1, healthy+1
+	}
+	return spare, judgeRemoval(id, toleranceOf(up, all), left, healthy, force)
+}
+
+// toleranceOf is how many more of all voters may fail when so many are up; negative: too many have.
+func toleranceOf(up, all int) int { return up - (all/2 + 1) }
+
+// judgeRemoval refuses the removal of a voter that the cluster needs.
+func judgeRemoval(id string, before, left, healthy int, force bool) error {
+	after := toleranceOf(healthy, left)
+	refuse := func(format string, args ...any) error {
+		return meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, format, args...)
+	}
+	switch {
+	case left == 0:
+		return refuse("node %s is the last voter: without it there is no cluster; to end the cluster, stop its nodes", id)
+	case after < 0 && !force:
+		return refuse("without node %s only %d of %d voters answer, fewer than a majority: writes would stop; "+
+			"bring the others back first, or say force", id, healthy, left)
+	case before > 0 && after == 0 && !force:
+		return refuse("without node %s no further voter may fail (%d voters are left): let another node join first, or say force", id, left)
+	}
+	return nil
+}
+
+// whoAnswers asks all members for their health.
+func (n *Node) whoAnswers(ctx context.Context, servers []raft.Server) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, askHealth)
+	defer cancel()
+	answers := make(map[string]bool, len(servers))
+	own := n.applied()
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for _, s := range servers {
+		asking.Go(func() {
+			h, err := n.healthOf(ctx, string(s.ID))
+			mu.Lock()
+			defer mu.Unlock()
+			answers[string(s.ID)] = err == nil && h.GetApplied()+caughtUp >= own
+		})
+	}
+	asking.Wait()
+	return answers
+}
+
+// expel takes a member out of the configuration and the address book, in this
+// order: a row without a member is swept up (bookkeeper), a member without a row would be nameless.
+func (n *Node) expel(ctx context.Context, id string, by *metav1.Envelope) error {
+	if err := n.raft().RemoveServer(raft.ServerID(id), 0, changeTime).Error(); err != nil {
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return unavailable("node %s was not removed: %v", id, err)
+		}
+		return unknownOutcome("node %s may or may not have been removed: %v", id, err)
+	}
+	// Connections stay for a moment: the removed one should hear of it (watchMembership closes them).
+	return n.strike(ctx, id, by)
+}
+
+// strike takes a row out of the address book.
+func (n *Node) strike(ctx context.Context, id string, by *metav1.Envelope) error {
+	_, err := n.Propose(ctx, &metav1.Command{Envelope: envelopeOf(by), Kind: &metav1.Command_RemoveNode{RemoveNode: &metav1.RemoveNode{Id: id}}})
+	if meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
+		return nil // it never got so far as to be announced
+	}
+	if err != nil {
+		return fmt.Errorf("forget node %s: %w", id, err)
+	}
+	return nil
+}
+
+// envelopeOf is who asked, for a command of this node.
+func envelopeOf(by *metav1.Envelope) *metav1.Envelope {
+	return &metav1.Envelope{Actor: by.GetActor(), ClientAddress: by.GetClientAddress(), RequestId: by.GetRequestId(), NodeId: by.GetNodeId()}
+}
+
+// Transfer hands leadership to a voter, or to the one that lacks least, and answers who leads then.
+func (n *Node) Transfer(ctx context.Context, node string, by *metav1.Envelope) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, verbTime)
+	defer cancel()
+	return asked(ctx, n,
+		func(ctx context.Context) (string, error) { return n.transferHere(ctx, node, by) },
+		func(ctx context.Context, leader clusterv1.NodeServiceClient) (string, error) {
+			a, err := leader.Transfer(ctx, &clusterv1.TransferRequest{Node: node, Envelope: by})
+			return a.GetLeaderId(), err
+		})
+}
+
+// transferHere is Transfer on the leader.
+func (n *Node) transferHere(ctx context.Context, node string, by *metav1.Envelope) (string, error) {
+	if n.opened.Load() == nil {
+		return "", unavailable("node %s does not lead, or has just begun to", n.id)
+	}
+	refuse := func(format string, args ...any) error {
+		return meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, format, args...)
+	}
+	voting := voters(n.raft().GetConfiguration().Configuration())
+	if len(voting) < 2 && node == "" {
+		return "", refuse("node %s is the only voter: there is nobody to lead instead", n.id)
+	}
+	hand := func() raft.Future { return n.raft().LeadershipTransfer() }
+	if node != "" {
+		id, err := n.named(node)
+		switch {
+		case err != nil:
+			return "", err
+		case id == n.id:
+			return id, nil
+		case !slices.Contains(voting, id):
+			return "", refuse("node %s has no vote, so it cannot lead", id)
+		}
+		hand = func() raft.Future {
+			return n.raft().LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
+		}
+	}
+	n.log.Info("leadership is handed over", "to", node, "by", by.GetActor().GetName())
+	if err := n.handOver(ctx, hand); err != nil {
+		return "", unavailableUnlessRefused(err)
+	}
+	leader, _ := n.leaders.now()
+	return leader, nil
+}
+
+// unavailableUnlessRefused: a transfer that failed has changed nothing.
+func unavailableUnlessRefused(err error) error {
+	if isRefusal(err) {
+		return err
+	}
+	return meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, "%v: the other node may be down or lag; this one leads on", err)
+}
+
+// bookkeeper is the duty that sweeps rows of nodes that are no members out of
+// the address book: left by a removal that a crash cut in two, or by a node that was gone before it could join.
+type bookkeeper struct {
+	node *Node
+	// ghosts are rows without a member, since when.
+	ghosts map[string]time.Time
+}
+
+const (
+	bookEvery = 5 * time.Second
+	// ghostFor is how long a row may be without a member: a join writes the row first.
+	ghostFor = time.Minute
+)
+
+func (b *bookkeeper) run(ctx context.Context, _ Leadership) error {
+	b.ghosts = map[string]time.Time{}
+	return every(ctx, b.node.cfg.brisk(bookEvery), b.sweep)
+}
+
+func (b *bookkeeper) sweep(ctx context.Context) error {
+	seen := map[string]time.Time{}
+	for _, m := range b.node.nodes() {
+		id := m.GetId()
+		if b.node.configured(id) {
+			continue
+		}
+		since, known := b.ghosts[id]
+		if !known {
+			since = time.Now()
+		}
+		if time.Since(since) < ghostFor {
+			seen[id] = since
+			continue
+		}
+		if err := b.node.strike(ctx, id, &metav1.Envelope{Actor: &metav1.Actor{Name: "system:book", Method: "system"}}); err != nil {
+			return err
+		}
+		b.node.log.Info("the address book forgets a node that is no member", "id", id, "name", m.GetName())
+	}
+	b.ghosts = seen
+	return nil
+}
