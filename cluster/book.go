@@ -153,18 +153,53 @@ func (n *Node) refuseClone(ctx context.Context) error {
 
 // answersAt says whether another process with this node's id answers there.
 func (n *Node) answersAt(ctx context.Context, address string) bool {
+	d, err := n.describeAt(ctx, address)
+	return err == nil && d.GetNode().GetId() == n.id && d.GetNode().GetBootId() != n.boot
+}
+
+// describeAt asks whatever node is at an address who it is.
+func (n *Node) describeAt(ctx context.Context, address string) (*clusterv1.DescribeResponse, error) {
 	if n.host == nil || address == "" {
-		return false
+		return nil, unavailable("no address to ask")
 	}
 	conn, err := n.host.Dial(address)
 	if err != nil {
-		return false
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }() // it was only asked a question
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	d, err := clusterv1.NewNodeServiceClient(conn).Describe(ctx, &clusterv1.DescribeRequest{})
-	return err == nil && d.GetNode().GetId() == n.id && d.GetNode().GetBootId() != n.boot
+	return clusterv1.NewNodeServiceClient(conn).Describe(ctx, &clusterv1.DescribeRequest{})
+}
+
+// watchTwins ends the younger of two nodes that run on copies of one data
+// directory, once they see each other: refuseClone could not when it started.
+func (n *Node) watchTwins(ctx context.Context) error {
+	if n.gossip == nil {
+		return nil
+	}
+	said := ""
+	for {
+		var at string
+		select {
+		case <-ctx.Done():
+			return nil
+		case at = <-n.gossip.twins:
+		}
+		d, err := n.describeAt(ctx, at)
+		if err != nil || d.GetNode().GetId() != n.id || d.GetNode().GetBootId() == n.boot {
+			continue // where this node was before, or a stranger's word
+		}
+		if time.Duration(d.GetUptime()) > time.Since(n.began) {
+			return fmt.Errorf("node %s also runs at %s, and for longer: the data directory was copied; a node id belongs to one directory, "+
+				"empty this one and let the node join as a new one", n.id, at)
+		}
+		if said != at {
+			said = at
+			n.log.Error("another node runs on a copy of this one's data directory; it should end by itself: stop it if it does not, "+
+				"and let it join as a new one with an empty directory", "address", at)
+		}
+	}
 }
 
 // watchPeers saves where peers are, so that a full restart finds them again.

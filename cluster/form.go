@@ -175,7 +175,7 @@ func (n *Node) join(ctx context.Context, members []string) error {
 		if leader := answer.GetLeaderId(); leader != "" {
 			members = append([]string{leader}, members...)
 		}
-		err = errors.New("the cluster has no leader now")
+		err = errors.New("the cluster has no leader now; if that lasts, bring a majority of its voters back")
 	}
 	return fmt.Errorf("join cluster: %w", err)
 }

@@ -27,12 +27,19 @@ type gossip struct {
 	keyring *memberlist.Keyring
 	self    netip.AddrPort // as advertised
 	changed chan struct{}
+	// twins delivers where another node with this one's id is. For one receiver; it may miss some, they come again.
+	twins chan string
 
 	mu   sync.Mutex // guards what follows
 	meta []byte     // of this node, as sent
 	// peers are those alive, by node id; never this node.
 	peers map[string]Peer
+	// told are the conflicts that the log has: gossip repeats each for as long as it lasts.
+	told map[string]bool
 }
+
+// toldMost bounds told.
+const toldMost = 64
 
 // gossipConfig is what openGossip needs.
 type gossipConfig struct {
@@ -97,7 +104,8 @@ func openGossip(cfg gossipConfig) (*gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip keys: %w", err)
 	}
-	g := &gossip{cfg: cfg, keyring: keyring, meta: meta, changed: make(chan struct{}, 1), peers: make(map[string]Peer)}
+	g := &gossip{cfg: cfg, keyring: keyring, meta: meta, changed: make(chan struct{}, 1), twins: make(chan string, 1),
+		peers: make(map[string]Peer), told: make(map[string]bool)}
 	mc, err := g.memberlistConfig()
 	if err != nil {
 		return nil, err
@@ -262,7 +270,9 @@ func (g *gossip) note(n *memberlist.Node, alive bool) {
 	}
 	p, err := readPeer(n)
 	if alive && err != nil {
-		g.cfg.Log.Warn("ignored a gossip member", "error", err)
+		if g.tellOnce(err.Error()) {
+			g.cfg.Log.Warn("ignored a gossip member", "error", err)
+		}
 		return
 	}
 	g.mu.Lock()
@@ -295,7 +305,29 @@ func (d gossipDelegate) NotifyLeave(n *memberlist.Node)  { d.g.note(n, false) }
 // NotifyConflict hears of one id at two addresses: a node that has just moved,
 // or two that run on copies of one data directory.
 func (d gossipDelegate) NotifyConflict(known, other *memberlist.Node) {
-	d.g.cfg.Log.Warn("one node id at two addresses", "node", other.Name, "known", known.Address(), "other", other.Address())
+	if d.g.tellOnce(other.Name + " " + other.Address()) {
+		d.g.cfg.Log.Warn("one node id at two addresses: it has just moved, or a data directory was copied",
+			"id", other.Name, "known", known.Address(), "other", other.Address())
+	}
+	p, err := readPeer(other)
+	if other.Name != d.g.cfg.NodeID || err != nil {
+		return
+	}
+	select {
+	case d.g.twins <- p.NodeAddr:
+	default: // one is waiting already
+	}
+}
+
+// tellOnce says whether the log lacks this yet.
+func (g *gossip) tellOnce(what string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.told[what] || len(g.told) >= toldMost {
+		return false
+	}
+	g.told[what] = true
+	return true
 }
 
 func (gossipDelegate) NotifyMsg([]byte)                {}

@@ -47,11 +47,13 @@ func chooseVoters(members []candidate, most int) (promote, demote []string) {
 		}
 	}
 	seats := oddly(min(most, len(able)))
-	for i, c := range able {
-		switch {
-		case i < seats && !c.voter:
+	for _, c := range able[:seats] {
+		if !c.voter {
 			promote = append(promote, c.id)
-		case i >= seats && c.voter && len(demote) < max(1, (voting-1)/2):
+		}
+	}
+	for _, c := range slices.Backward(able[seats:]) { // the worst first: not all may go in this pass
+		if c.voter && len(demote) < max(1, (voting-1)/2) {
 			demote = append(demote, c.id)
 		}
 	}
