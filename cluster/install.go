@@ -150,10 +150,13 @@ func (n *Node) verify(store *kv.Store, req *raft.InstallSnapshotRequest) (_ *met
 // replace puts a state in place of this node's. It keeps everybody away from
 // Raft meanwhile. unneeded is asked once more when Raft is down and nothing moves any more.
 func (n *Node) replace(ctx context.Context, in *incoming, unneeded func() (*raft.InstallSnapshotResponse, error)) (_ *raft.InstallSnapshotResponse, err error) {
-	used := false
+	begun := false
 	defer func() {
-		if !used {
+		switch {
+		case !begun:
 			err = errors.Join(err, in.store.Close(), os.RemoveAll(in.path))
+		case !n.stores.uses(in.path): // CURRENT may name it already: the next start decides
+			err = errors.Join(err, in.store.Close())
 		}
 	}()
 	n.logs.interrupt.Store(true) // of a compaction: Raft would wait for it
@@ -180,7 +183,7 @@ func (n *Node) replace(ctx context.Context, in *incoming, unneeded func() (*raft
 	}
 	answer, err := unneeded()
 	if err == nil && answer == nil {
-		used = true
+		begun = true
 		err = n.exchange(in)
 		answer = &raft.InstallSnapshotResponse{RPCHeader: n.rpcHeader(), Term: in.term, Success: true}
 	}
