@@ -200,8 +200,13 @@ func TestADamagedSnapshotChangesNothing(t *testing.T) {
 		if resp, err := h.send(s); err == nil {
 			t.Errorf("%s: got %+v", name, resp)
 		}
-		h.node.installing.Lock() // the sender may have noticed first
-		h.node.installing.Unlock()
+		eventually(t, "the node is done with it", func() error { // the sender may have noticed first
+			if !h.node.installing.TryLock() {
+				return errors.New("not yet")
+			}
+			h.node.installing.Unlock()
+			return nil
+		})
 	}
 	if got := h.standing(); got != before || h.node.raft() != raftBefore {
 		t.Errorf("%+v became %+v", before, got)
@@ -218,8 +223,7 @@ func TestACrashBetweenAnyTwoStepsOfAnInstallIsMended(t *testing.T) {
 	for _, step := range []string{"downloaded", "raft is down", "term is raised", "pointer is written", "state is swapped", "log is wiped", "stub is written"} {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			copied, killed := filepath.Join(t.TempDir(), "copy"), errors.New("killed by the test")
-			var h *hand
-			h = feed(t, func(c *Config) {
+			h := feed(t, func(c *Config) {
 				dir := c.DataDir
 				c.step = func(name string) error {
 					if name != step {
