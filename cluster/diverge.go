@@ -181,7 +181,7 @@ func judgeNotes(self string, own map[uint64]string, voters []string, answers map
 	slices.Reverse(indexes)
 	tie := verdict{says: notesMissing}
 	for _, index := range indexes {
-		v := tally(self, own[index], index, voters, answers)
+		v := countNotes(self, own[index], index, voters, answers)
 		switch {
 		case v.theirs == "" && len(v.odd) > 0 && tie.says == notesMissing:
 			v.says = notesDiffer
@@ -203,9 +203,9 @@ func judgeNotes(self string, own map[uint64]string, voters []string, answers map
 	return tie
 }
 
-// tally counts the notes at one index: theirs is the hash that a majority of the
+// countNotes counts the notes at one index: theirs is the hash that a majority of the
 // voters has, if any, and odd are those that have another one than this node.
-func tally(self, own string, index uint64, voters []string, answers map[string]map[uint64]string) verdict {
+func countNotes(self, own string, index uint64, voters []string, answers map[string]map[uint64]string) verdict {
 	v := verdict{index: index, by: map[string]string{self: own}}
 	votes := map[string]int{}
 	for _, id := range voters {
