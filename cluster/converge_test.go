@@ -32,12 +32,15 @@ func same(t testing.TB, nodes ...*running) {
 // smallLogs makes nodes compact early.
 func smallLogs(_ int, c *Config) { c.LogBytes = 128 << 10 }
 
-// miss halts a follower, and writes until no log holds what it lacks.
-func miss(t *testing.T, nodes []*running) (leader, rest, away *running) {
+// miss halts a follower, and writes until no log holds what it lacks. back is what it is to be started with, at its old addresses.
+func miss(t *testing.T, nodes []*running) (leader, rest, away *running, back Config) {
 	t.Helper()
 	leader, followers := leaderOf(t, nodes)
 	rest, away = followers[0], followers[1]
 	lacks := away.raft().LastIndex()
+	_, gossip := leader.Addresses()
+	back = away.cfg
+	back.Listen, back.GossipListen, back.Join = away.advertise, away.gossip.Addr().String(), []string{gossip}
 	away.halt(t)
 	fill(t, leader, 400<<10)
 	eventually(t, "the logs begin after what it has", func() error {
@@ -48,18 +51,14 @@ func miss(t *testing.T, nodes []*running) (leader, rest, away *running) {
 		}
 		return nil
 	})
-	return leader, rest, away
+	return leader, rest, away, back
 }
 
 // TestAFollowerThatMissedMoreThanTheLogHoldsConverges, is ready again, and its log goes on.
 func TestAFollowerThatMissedMoreThanTheLogHoldsConverges(t *testing.T) {
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
-	leader, rest, away := miss(t, nodes)
-	_, gossip := leader.Addresses()
-	cfg := dataOf(away)
-	config := away.Node.cfg
-	config.DataDir, config.Join = cfg, []string{gossip}
-	back := start(t, config)
+	leader, rest, _, cfg := miss(t, nodes)
+	back := start(t, cfg)
 	eventually(t, "it is ready", func() error { return back.Ready(t.Context()) })
 	same(t, leader, rest, back)
 	if _, err := back.Propose(t.Context(), putNode("after", "the.install:1")); err != nil {
@@ -83,14 +82,12 @@ func TestAFollowerThatMissedMoreThanTheLogHoldsConverges(t *testing.T) {
 // TestAFollowerKilledAtAnyStepOfAnInstallConverges: the same with real nodes, each step with the files as a kill leaves them.
 func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
-	leader, rest, away := miss(t, nodes)
-	_, gossip := leader.Addresses()
+	leader, rest, away, cfg := miss(t, nodes)
 	dir := dataOf(away)
 	for _, step := range []string{"downloaded", "raft is down", "term is raised", "pointer is written", "state is swapped", "log is wiped", "stub is written"} {
 		copied, killed := filepath.Join(t.TempDir(), "copy"), errors.New("killed by the test")
-		cfg, from := away.Node.cfg, dir
-		cfg.DataDir, cfg.Join = filepath.Join(t.TempDir(), "data"), []string{gossip}
-		if err := copyLive(from, cfg.DataDir); err != nil {
+		cfg.DataDir = filepath.Join(t.TempDir(), "data")
+		if err := copyLive(dir, cfg.DataDir); err != nil {
 			t.Fatal(err)
 		}
 		live := cfg.DataDir
@@ -117,7 +114,7 @@ func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 // TestADivergentFollowerConverges: it has entries that nobody else has, where the others have compacted.
 func TestADivergentFollowerConverges(t *testing.T) {
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
-	leader, rest, away := miss(t, nodes)
+	leader, rest, away, _ := miss(t, nodes)
 	again := make([]Config, 3)
 	for i, n := range []*running{leader, rest, away} {
 		n.halt(t)

@@ -22,7 +22,7 @@ import (
 type hand struct {
 	t     *testing.T
 	node  *running
-	raft  *transport.Raft
+	raft  *transport.Instance
 	stop  func()
 	last  uint64 // index and term of the last entry that was fed
 	term  uint64
@@ -82,7 +82,7 @@ func (h *hand) connect() {
 	go func() { done <- host.Run(ctx) }()
 	h.stop = func() { cancel(); <-done }
 	h.t.Cleanup(func() { h.stop() })
-	h.raft = host.Raft()
+	h.raft = host.Raft().Instance()
 }
 
 // restart ends the node and opens it again, from another directory if that is given.
@@ -105,7 +105,7 @@ func (h *hand) call(req *raft.AppendEntriesRequest) raft.AppendEntriesResponse {
 	h.t.Helper()
 	req.RPCHeader, req.Term = h.header(), h.term
 	var resp raft.AppendEntriesResponse
-	if err := h.raft.Instance().AppendEntries(raftID(h.node), "", req, &resp); err != nil {
+	if err := h.raft.AppendEntries(raftID(h.node), "", req, &resp); err != nil {
 		h.t.Fatalf("append: %v", err)
 	}
 	return resp
@@ -214,7 +214,7 @@ func (h *hand) forge(index, term uint64) *snapshot {
 func (h *hand) send(s *snapshot) (raft.InstallSnapshotResponse, error) {
 	req, resp := s.req, raft.InstallSnapshotResponse{}
 	req.RPCHeader, req.Term, req.Leader = h.header(), h.term, []byte(handID)
-	err := h.raft.Instance().InstallSnapshot(raftID(h.node), "", &req, &resp, bytes.NewReader(s.data))
+	err := h.raft.InstallSnapshot(raftID(h.node), "", &req, &resp, bytes.NewReader(s.data))
 	return resp, err
 }
 

@@ -2,11 +2,14 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -197,8 +200,13 @@ func TestADamagedSnapshotChangesNothing(t *testing.T) {
 		if resp, err := h.send(s); err == nil {
 			t.Errorf("%s: got %+v", name, resp)
 		}
-		h.node.installing.Lock() // the sender may have noticed first
-		h.node.installing.Unlock()
+		eventually(t, "the node is done with it", func() error { // the sender may have noticed first
+			if !h.node.installing.TryLock() {
+				return errors.New("not yet")
+			}
+			h.node.installing.Unlock()
+			return nil
+		})
 	}
 	if got := h.standing(); got != before || h.node.raft() != raftBefore {
 		t.Errorf("%+v became %+v", before, got)
@@ -215,8 +223,7 @@ func TestACrashBetweenAnyTwoStepsOfAnInstallIsMended(t *testing.T) {
 	for _, step := range []string{"downloaded", "raft is down", "term is raised", "pointer is written", "state is swapped", "log is wiped", "stub is written"} {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			copied, killed := filepath.Join(t.TempDir(), "copy"), errors.New("killed by the test")
-			var h *hand
-			h = feed(t, func(c *Config) {
+			h := feed(t, func(c *Config) {
 				dir := c.DataDir
 				c.step = func(name string) error {
 					if name != step {
@@ -286,4 +293,69 @@ func stateOf(t *testing.T, s *snapshot) []byte {
 		t.Fatal(err)
 	}
 	return sum
+}
+
+// TestASnapshotThatIsOvertakenIsNotExecuted: what the log got while it was downloaded counts (R-B4).
+func TestASnapshotThatIsOvertakenIsNotExecuted(t *testing.T) {
+	var h *hand
+	h = feed(t, func(c *Config) {
+		c.step = func(name string) error {
+			if name == "downloaded" {
+				h.grow(20, raft.LogCommand)
+				h.commit(h.last)
+			}
+			return nil
+		}
+	})
+	s := h.forge(h.last+10, h.term)
+	if resp, err := h.send(s); err != nil || !resp.Success {
+		t.Errorf("got %+v, %v; want success", resp, err)
+	}
+	if got := h.standing(); got.first != 1 || got.last != h.last || got.applied != h.last {
+		t.Errorf("got %+v: entries up to %d were acknowledged", got, h.last)
+	}
+	h.grow(1, raft.LogCommand) // raft goes on
+	if left, err := filepath.Glob(filepath.Join(dataOf(h.node), "state-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestWhatRaftWasAskedIsAnsweredAcrossAnInstall: Raft forgets what it has queued when it is shut down.
+func TestWhatRaftWasAskedIsAnsweredAcrossAnInstall(t *testing.T) {
+	h := feed(t, ordinary)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asking sync.WaitGroup
+	for range 16 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				_ = h.node.handle.apply(emptyEntry(), time.Second).Error() // refused: it does not lead
+			}
+		})
+	}
+	for i := range uint64(5) {
+		h.install(h.forge(1000*(i+1), h.term))
+	}
+	cancel()
+	asking.Wait() // for ever, if one was forgotten
+}
+
+// TestASecondSnapshotWaitsForTheFirst: one is in flight (R-B4).
+func TestASecondSnapshotWaitsForTheFirst(t *testing.T) {
+	var h *hand
+	var s *snapshot
+	var second error
+	h = feed(t, func(c *Config) {
+		c.step = func(name string) error {
+			if name == "downloaded" && second == nil {
+				_, second = h.send(s)
+			}
+			return nil
+		}
+	})
+	s = h.forge(1000, h.term)
+	h.install(s)
+	if second == nil || !strings.Contains(second.Error(), "another snapshot is being installed") {
+		t.Errorf("the second got %v", second)
+	}
 }

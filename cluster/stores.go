@@ -130,6 +130,13 @@ func (s *stores) move(path string, store *kv.Store) (retired func()) {
 	}
 }
 
+// uses says whether the store at path is the one in use.
+func (s *stores) uses(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.path == path
+}
+
 // clear closes and removes the stores that nobody looks at any more.
 func (s *stores) clear() error {
 	s.mu.Lock()
