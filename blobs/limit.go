@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// Limit answers a Store that has at most calls calls to store in flight, and as
-// many that wait for their turn (B5). A call beyond both is refused at once, one that waits longer than wait
+// queued is how many calls may wait for each that is in flight. A store that is well works off a burst, such as a
+// hundred clients that pull at once, long before anybody's patience ends; a heap without a bound would only be memory.
+const queued = 16
+
+// Limit answers a Store that has at most calls calls to store in flight, and sixteen
+// times as many that wait for their turn (B5). A call beyond both is refused at once, one that waits longer than wait
 // then: ErrUnavailable and ErrRefused. So a slow store turns into refusals and not into a heap of waiting requests.
 //
 // A stream counts until Open answers, not until it is closed: slow clients must
@@ -17,7 +21,7 @@ import (
 // beginning do not count; a store bounds those itself. calls must be at least 1.
 func Limit(store Store, calls int, wait time.Duration, w Watcher) Store {
 	calls = max(calls, 1)
-	return &limit{Store: store, slots: make(chan struct{}, calls), queue: make(chan struct{}, calls), wait: wait, watch: w}
+	return &limit{Store: store, slots: make(chan struct{}, calls), queue: make(chan struct{}, queued*calls), wait: wait, watch: w}
 }
 
 type limit struct {

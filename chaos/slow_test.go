@@ -75,8 +75,13 @@ func TestSlowClientsDoNotStarveOthers(t *testing.T) {
 	conn := dialNode(t, n)
 	defer conn.Close()
 	fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: r\r\nContent-Length: 1000000\r\n\r\n%s", location, strings.Repeat("x", 5000))
-	if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || answer.StatusCode != http.StatusRequestTimeout {
-		t.Errorf("a client that fell silent: %v, %v", answer, err)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("a client that fell silent: %v", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("a client that fell silent: %v", answer)
 	}
 	if saved, err := silent.offset(t.Context(), location); err != nil || saved != 5000 {
 		t.Errorf("of what it sent %d bytes are saved, %v", saved, err)
@@ -102,8 +107,14 @@ func slowPull(ctx context.Context, t *testing.T, n *node, path string, started f
 	in := bufio.NewReaderSize(conn, 4<<10)
 	answer, err := http.ReadResponse(in, nil)
 	started()
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Errorf("slow reader: %v, %v", answer, err)
+	if err != nil {
+		t.Errorf("slow reader: %v", err)
+		return
+	}
+	defer answer.Body.Close()
+	defer conn.Close() // first: closing the body would read all that is left of it
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("slow reader: %v", answer)
 		return
 	}
 	for ctx.Err() == nil {

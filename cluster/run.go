@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -219,11 +220,27 @@ func (n *Node) keepFresh(ctx context.Context) error {
 
 // StepDown hands leadership to another voter, if this node leads and there is
 // one; call it before the end of Run, so that writes pause for milliseconds only.
+// It tries until ctx ends, and while nobody leads it waits for who will: a node
+// that is about to end may win that election, and would take the leadership with it.
 func (n *Node) StepDown(ctx context.Context) error {
-	if _, leads := n.leads(); !leads || len(voters(n.raft().GetConfiguration().Configuration())) < 2 {
+	voters := voters(n.raft().GetConfiguration().Configuration())
+	if len(voters) < 2 || !slices.Contains(voters, n.id) {
 		return nil
 	}
-	return n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() })
+	failed := errors.New("hand over leadership: no other node leads")
+	for attempt := 0; ; attempt++ {
+		id, tenure := n.leaders.now()
+		if _, leads := n.leads(); leads {
+			if failed = n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() }); failed == nil {
+				return nil
+			}
+		} else if id != "" && id != n.id {
+			return nil
+		}
+		if !pause(ctx, tenure, attempt) {
+			return failed
+		}
+	}
 }
 
 // handOver hands leadership over until another node leads.

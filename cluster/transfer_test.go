@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -78,4 +79,28 @@ func TestWritesGoOnThroughLeadershipTransfers(t *testing.T) {
 	group.Wait()
 	slices.Sort(gaps)
 	t.Logf("writes paused p50 %v, max %v; %d writes", gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond), count())
+}
+
+// A node that ends while nobody leads must not win the election that is under way and take the leadership with it.
+func TestStepDownWaitsForWhoeverWillLead(t *testing.T) {
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	leader.halt(t)
+	for _, f := range followers {
+		eventually(t, "the loss of the leader to be noticed", func() error {
+			if id, _ := f.leaders.now(); id != "" && id == leader.id {
+				return fmt.Errorf("%s leads still", id)
+			}
+			return nil
+		})
+	}
+	ending := followers[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := ending.StepDown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if id, _ := ending.leaders.now(); id == "" || id == ending.id || id == leader.id {
+		t.Errorf("node %s stepped down while %q leads", ending.id, id)
+	}
 }

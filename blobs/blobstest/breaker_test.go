@@ -243,7 +243,7 @@ func TestLimitRefusesAtOnceBeyondItsQueue(t *testing.T) {
 		s := blobs.Limit(f, 2, time.Minute, watch)
 		key := NewLedger().Name().Key(0)
 		var held sync.WaitGroup
-		for range 4 { // two in flight, two that wait
+		for range 2 + 32 { // two in flight, sixteen times as many that wait
 			held.Go(func() {
 				if _, err := s.Stat(t.Context(), key); !errors.Is(err, blobs.ErrNotFound) {
 					t.Error(err)
@@ -253,7 +253,7 @@ func TestLimitRefusesAtOnceBeyondItsQueue(t *testing.T) {
 		synctest.Wait()
 		begun := time.Now()
 		if _, err := s.Stat(t.Context(), key); !errors.Is(err, blobs.ErrRefused) || !errors.Is(err, blobs.ErrUnavailable) {
-			t.Errorf("the fifth: %v, want a refusal", err)
+			t.Errorf("one more: %v, want a refusal", err)
 		}
 		if time.Since(begun) != 0 || watch.Counts()["refused busy"] != 1 {
 			t.Errorf("it waited %v, %v", time.Since(begun), watch.Counts())

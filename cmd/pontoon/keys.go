@@ -76,7 +76,7 @@ func storageKeys(c *Config) []key {
 			doc: "required: only where S3 demands them, for servers that refuse the headers"},
 		{path: "storage.s3.memory", into: amount{&s3.Memory, 8 << 20, 1 << 40}, def: "256MiB", doc: "bytes of all uploads together"},
 		{path: "storage.s3.maxcalls", into: number{&s3.MaxCalls, 1, 10_000}, def: "256",
-			doc: "calls in flight, and as many that wait; beyond them layers answer 503"},
+			doc: "calls in flight, and 16 times as many that wait; beyond them layers answer 503"},
 		{path: "storage.s3.maxattempts", into: number{&s3.MaxAttempts, 1, 20}, def: "4", doc: "how often a call that may be repeated is made"},
 		{path: "storage.s3.calltimeout", into: span{&s3.CallTimeout, time.Second, 10 * time.Minute}, def: "15s",
 			doc: "how long a call may take, repetitions included, and 1s more for every 256KiB that it moves"},
