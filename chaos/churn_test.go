@@ -47,13 +47,16 @@ func TestClusterChurnsUnderLoad(t *testing.T) {
 		group.Go(func() { c.traffic.puller(working) })
 	}
 	group.Go(func() { c.watch.run(working) })
-	defer group.Wait()
-	defer stop()
+	finish := sync.OnceFunc(func() {
+		stop()
+		group.Wait()
+		c.tell()
+	})
+	defer finish() // also where a change ends the test
 	for i := range rounds {
 		c.cycle(i)
 	}
-	stop()
-	group.Wait()
+	finish()
 	c.judge()
 }
 
@@ -121,6 +124,7 @@ func (c *churn) cycle(i int) {
 		c.watch.expect(what, whole-1, others)
 		victim.proc.kill()
 		c.d.forget(victim)
+		c.d.slots.waitDown(victim.slot) // a disk takes longer to replace than the balancer to notice
 		c.restart(victim)
 	case "move":
 		c.watch.expect(what, whole-1, others)
@@ -177,13 +181,10 @@ func (c *churn) transfer(to *node) {
 	}
 }
 
-// judge prints the numbers and fails the test for what must not have been.
-func (c *churn) judge() {
+// tell prints the numbers, and fails the test for what clients and watch saw.
+func (c *churn) tell() {
 	t, f := c.t, c.traffic
 	t.Helper()
-	for _, n := range c.d.nodes {
-		n.waitReady()
-	}
 	t.Logf("%d pushes acknowledged, the longest took %v; %d attempts failed, of %d pushes, each repeated at most %d times; %d pulls, %d cut and repeated",
 		len(f.images), f.longestPush.Round(time.Millisecond), len(f.pushFailures), len(f.retries), slices.Max(append(f.retries, 0)), f.pulls, f.cutPulls)
 	t.Logf("longest time without an acknowledged push: p50 %v, longest %v; failure tolerance asked %d times",
@@ -196,6 +197,15 @@ func (c *churn) judge() {
 	}
 	for _, problem := range slices.Concat(f.violations, c.watch.drops)[:min(20, len(f.violations)+len(c.watch.drops))] {
 		t.Error(problem)
+	}
+}
+
+// judge compares the nodes, once nothing changes any more.
+func (c *churn) judge() {
+	t, f := c.t, c.traffic
+	t.Helper()
+	for _, n := range c.d.nodes {
+		n.waitReady()
 	}
 	c.d.settle(settling)
 	c.d.noGhosts()

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -46,6 +47,7 @@ func newSlots(t testing.TB, logs string, count int) *slots {
 	config = eachServer.ReplaceAllString(config, "$1 disabled")
 	config = strings.Replace(config, "global\n", "global\n    stats socket "+s.socket+" mode 600 level admin\n", 1)
 	runBalancer(t, logs, config, s.addr)
+	answers(t, s.socket)
 	return s
 }
 
@@ -66,7 +68,28 @@ func (s *slots) empty(slot int) {
 	s.command(fmt.Sprintf("set server pontoon/node%d state maint", slot+1), `^\s*$`)
 }
 
+// waitDown waits until HAProxy has noticed that a slot's node does not answer.
+func (s *slots) waitDown(slot int) {
+	s.t.Helper()
+	eventually(s.t, 20*time.Second, fmt.Sprintf("HAProxy to notice that node%d is gone", slot+1), func() error {
+		for line := range strings.Lines(s.ask("show servers state pontoon")) {
+			// be_id be_name srv_id srv_name srv_addr srv_op_state ...; the state is 0 when it is down.
+			if fields := strings.Fields(line); len(fields) > 5 && fields[3] == fmt.Sprintf("node%d", slot+1) && fields[5] == "0" {
+				return nil
+			}
+		}
+		return errors.New("it is up")
+	})
+}
+
 func (s *slots) command(line, want string) {
+	s.t.Helper()
+	if answer := s.ask(line); !regexp.MustCompile(want).MatchString(answer) {
+		s.t.Fatalf("%s: HAProxy answered %q", line, answer)
+	}
+}
+
+func (s *slots) ask(line string) string {
 	s.t.Helper()
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "unix", s.socket)
 	if err != nil {
@@ -80,7 +103,8 @@ func (s *slots) command(line, want string) {
 		s.t.Fatalf("%s: %v", line, err)
 	}
 	answer, err := io.ReadAll(conn)
-	if err != nil || !regexp.MustCompile(want).Match(answer) {
-		s.t.Fatalf("%s: HAProxy answered %q, %v", line, answer, err)
+	if err != nil {
+		s.t.Fatalf("%s: %v", line, err)
 	}
+	return string(answer)
 }

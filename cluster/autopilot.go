@@ -210,7 +210,7 @@ func (p *pilot) candidates(s *autopilot.State) []candidate {
 	for id, m := range s.Servers {
 		all = append(all, candidate{
 			id: string(id), voter: m.HasVotingRights(), leader: m.State == autopilot.RaftLeader, healthy: m.Health.Healthy,
-			ready: m.Health.IsStable(now, wait), dead: p.dead(string(id)), since: m.Health.StableSince,
+			ready: m.Health.IsStable(now, wait), dead: p.dead(string(id)), gone: p.superseded(string(id)) != "", since: m.Health.StableSince,
 		})
 	}
 	return all

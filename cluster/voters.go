@@ -19,6 +19,8 @@ type candidate struct {
 	ready bool
 	// dead: it has been silent for so long that its vote may go to another.
 	dead bool
+	// gone: another node has its place and its name, so it never comes back.
+	gone bool
 	// since is when healthy last changed.
 	since time.Time
 }
@@ -32,6 +34,8 @@ type candidate struct {
 //   - The leader keeps its vote, then come those who have one and live, then those
 //     who are ready, and last the dead: so a dead voter loses its vote only to a
 //     node that is ready for it, or to make the number odd, and stays otherwise.
+//   - A voter that is gone takes no seat while three others can: else an even number of
+//     nodes would make their number odd with it, and keep it as a voter for ever.
 //   - At most a minority loses its vote in one pass.
 //
 // Losing a vote is not losing membership: a node that comes back replicates, and may vote again.
@@ -40,13 +44,19 @@ func chooseVoters(members []candidate, most int) (promote, demote []string) {
 	slices.SortFunc(able, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rank(), b.rank()), a.since.Compare(b.since), cmp.Compare(a.id, b.id))
 	})
-	voting := 0
+	voting, gone := 0, 0
 	for _, c := range able {
 		if c.voter {
 			voting++
 		}
+		if c.gone {
+			gone++
+		}
 	}
-	seats := oddly(min(most, len(able)))
+	if len(able)-gone < 3 {
+		gone = 0
+	}
+	seats := oddly(min(most, len(able)-gone))
 	for _, c := range able[:seats] {
 		if !c.voter {
 			promote = append(promote, c.id)
