@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 type bystander struct {
 	hashes map[uint64][]byte
 	opener map[uint64]string
+	// compactions and installs that were seen.
+	compactions, installs int
 }
 
 func newBystander() *bystander {
@@ -33,6 +36,7 @@ func (s *simCluster) look(w *bystander) {
 		if p == nil {
 			continue
 		}
+		w.lookAtLog(sl, p)
 		index, hash := p.State()
 		if old := w.hashes[index]; old != nil && !bytes.Equal(old, hash) {
 			s.problem("M9: at index %d node %d has another hash than was seen before", index, sl.i)
@@ -58,6 +62,23 @@ func (s *simCluster) look(w *bystander) {
 	if len(w.hashes) > 100_000 {
 		clear(w.hashes) // nodes are never that far apart
 	}
+}
+
+// lookAtLog counts what moved the beginning of the log.
+func (w *bystander) lookAtLog(sl *slot, p *process) {
+	first, err := p.logs.FirstIndex()
+	store, serr := statePath(sl.data)
+	if err != nil || serr != nil {
+		return // the node says so itself
+	}
+	store = filepath.Base(store)
+	switch {
+	case sl.store != "" && store != sl.store:
+		w.installs++
+	case first > sl.first && sl.first > 0:
+		w.compactions++
+	}
+	sl.first, sl.store = first, store
 }
 
 // checkEnd judges a cluster that has healed and that nobody uses any more.

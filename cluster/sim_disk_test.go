@@ -109,7 +109,16 @@ func image(from, to string) error {
 	return os.CopyFS(to, os.DirFS(from))
 }
 
-// imageState takes only the state, for a power cut that loses what came after it.
+// imageState takes only the state, for a power cut that loses what came after
+// it. Not across a compaction or an install: those sync the state first.
 func imageState(from, to string) error {
-	return errors.Join(os.RemoveAll(filepath.Join(to, "state")), os.CopyFS(filepath.Join(to, "state"), os.DirFS(filepath.Join(from, "state"))))
+	old, err := statePath(from)
+	if err != nil {
+		return err
+	}
+	now, err := statePath(to)
+	if err != nil || filepath.Base(old) != filepath.Base(now) {
+		return err
+	}
+	return errors.Join(os.RemoveAll(now), os.CopyFS(now, os.DirFS(old)))
 }

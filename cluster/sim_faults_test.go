@@ -25,14 +25,20 @@ type driver struct {
 	rng  *rand.Rand
 	seen *bystander
 	// older are images of states, by slot, for power cuts; each is some seconds old.
-	older  map[*slot]string
+	older  map[*slot]olderImage
 	counts map[string]int
 	// lying disks lose with the power what they said was synced: a defect that C1 must show.
 	lying bool
 }
 
 func newDriver(s *simCluster) *driver {
-	return &driver{simCluster: s, rng: rand.New(rand.NewPCG(s.seed, 3)), seen: newBystander(), older: map[*slot]string{}, counts: map[string]int{}}
+	return &driver{simCluster: s, rng: rand.New(rand.NewPCG(s.seed, 3)), seen: newBystander(), older: map[*slot]olderImage{}, counts: map[string]int{}}
+}
+
+// olderImage is a copy of a data directory, whose log began at first.
+type olderImage struct {
+	dir   string
+	first uint64
 }
 
 // simFaults are all of them.
@@ -55,6 +61,8 @@ func simFaults() []fault {
 		{"kill a node", func(d *driver) func() { return d.crash(d.any(), false) }, 4 * time.Second},
 		{"kill the leader", func(d *driver) func() { return d.crash(d.leader(), false) }, 4 * time.Second},
 		{"cut the power of a node", func(d *driver) func() { return d.crash(d.any(), true) }, 4 * time.Second},
+		{"leave a node without its process", func(d *driver) func() { return d.crash(d.any(), false) }, time.Minute},
+		{"leave a node alone", func(d *driver) func() { return d.hold(pairsOf(d.any(), d.slots, true, true)) }, time.Minute},
 		{"cut all power", (*driver).blackout, 3 * time.Second},
 		{"restart a node", func(d *driver) func() { return d.restart(false) }, 2 * time.Second},
 		{"move a node", func(d *driver) func() { return d.restart(true) }, 2 * time.Second},
@@ -233,7 +241,7 @@ func (d *driver) crash(sl *slot, power bool) func() {
 	}
 	older := ""
 	if power {
-		older = d.older[sl]
+		older = d.olderOf(sl)
 	}
 	if err := sl.crash(power, older, d.lying); err != nil {
 		d.problem("crash node %d: %v", sl.i, err)
@@ -241,6 +249,15 @@ func (d *driver) crash(sl *slot, power bool) func() {
 	}
 	delete(d.older, sl)
 	return func() { d.revive(sl) }
+}
+
+// olderOf answers an image that the state may fall back to: a compaction syncs it, and deletes what the image lacks.
+func (d *driver) olderOf(sl *slot) string {
+	first, err := sl.live().logs.FirstIndex()
+	if o := d.older[sl]; d.lying || err == nil && o.first == first {
+		return o.dir
+	}
+	return ""
 }
 
 func (d *driver) revive(sl *slot) {
@@ -316,9 +333,7 @@ func (d *driver) keepImage() error {
 	if err := image(sl.data, dir); err != nil {
 		return fmt.Errorf("keep an image of node %d: %w", sl.i, err)
 	}
-	if old := d.older[sl]; old != "" {
-		_ = os.RemoveAll(old) // only to save room
-	}
-	d.older[sl] = dir
+	_ = os.RemoveAll(d.older[sl].dir) // only to save room
+	d.older[sl] = olderImage{dir: dir, first: sl.first}
 	return nil
 }

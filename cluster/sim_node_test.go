@@ -45,9 +45,12 @@ type slot struct {
 	// elections, so cut off it believes to lead on, as after a pause of the process.
 	scale float64
 	proc  atomic.Pointer[process]
-	// highest is the largest index that its state was seen at.
+	// highest is the largest index that its state was seen at; only the driver looks, as at what follows.
 	highest uint64
-	// busy while somebody starts or stops it; only the driver looks.
+	// first is where its log began when last looked at, store where its state was.
+	first uint64
+	store string
+	// busy while somebody starts or stops it.
 	busy atomic.Bool
 }
 
@@ -107,7 +110,8 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 	c := Config{
 		DataDir: sl.data, Name: fmt.Sprintf("n%d", sl.i), Listen: sl.ip + ":7947", GossipListen: sl.ip + ":7946",
 		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t), TimeScale: sl.scale,
-		commitTimeout: 40 * time.Millisecond, dial: host.dial, packets: host.openPackets,
+		LogBytes: minLogBytes, commitTimeout: 40 * time.Millisecond, step: host.step, stableFor: time.Second,
+		compareEvery: 5 * time.Second, dial: host.dial, packets: host.openPackets,
 		listen:  func(_ context.Context, addr string) (net.Listener, error) { return host.listen(addr) },
 		logDisk: func(b boltLog) boltLog { disk.boltLog = b; return disk },
 	}

@@ -88,7 +88,7 @@ func (r simulation) run(t *testing.T) (report simReport) {
 		}
 		s.end()
 		report.problems = s.failed()
-		report.summary = fmt.Sprintf("%s; %d locks; faults:", h.summary(), l.grants)
+		report.summary = fmt.Sprintf("%s; %d locks; %d compactions, %d installs; faults:", h.summary(), l.grants, d.seen.compactions, d.seen.installs)
 		for _, k := range slices.Sorted(maps.Keys(d.counts)) {
 			report.summary += fmt.Sprintf(" %s %d,", k, d.counts[k])
 		}

@@ -83,6 +83,15 @@ func (h *simHost) end(silent bool) {
 	w.notify()
 }
 
+// step takes a while between any two steps of an install, so that faults fall between them.
+func (h *simHost) step(string) error {
+	h.net.mu.Lock()
+	d := time.Duration(h.net.rng.Int64N(int64(60 * time.Millisecond)))
+	h.net.mu.Unlock()
+	time.Sleep(d)
+	return nil
+}
+
 // pause freezes what the machine sends and receives until resume.
 func (h *simHost) pause()  { h.setPaused(true) }
 func (h *simHost) resume() { h.setPaused(false) }
