@@ -163,12 +163,9 @@ func (n *Node) wasRemoved(ctx context.Context) bool {
 	return false
 }
 
-// acquaintances are all nodes of this cluster that this one ever knew.
+// acquaintances are the members that this node knows of, and who gossips to be of this cluster.
 func (n *Node) acquaintances() []string {
 	ids := map[string]bool{}
-	for _, m := range n.nodes() {
-		ids[m.GetId()] = true
-	}
 	for _, s := range n.raft().GetConfiguration().Configuration().Servers {
 		ids[string(s.ID)] = true
 	}

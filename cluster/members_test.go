@@ -1,0 +1,367 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// operator is who asks in these tests.
+func operator() *metav1.Envelope {
+	return &metav1.Envelope{Actor: &metav1.Actor{Name: "ada", Method: "socket"}}
+}
+
+// newcomer starts a node that joins through another one.
+func newcomer(t testing.TB, at *running, change func(*Config)) *running {
+	t.Helper()
+	cfg := testConfig(t, nil)
+	_, gossip := at.Addresses()
+	cfg.Join, cfg.Expect = []string{gossip}, 3
+	change(&cfg)
+	return start(t, cfg)
+}
+
+func asIs(*Config) {}
+
+// crewed waits until every node sees exactly these voters, and these others, and the address book has exactly all of them.
+func crewed(t testing.TB, voting, others []*running) {
+	t.Helper()
+	all := slices.Concat(voting, others)
+	want := func(nodes []*running) (ids []string) {
+		for _, n := range nodes {
+			ids = append(ids, n.id)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	for _, at := range all {
+		eventually(t, "node "+at.id+" knows who belongs and who votes", func() error {
+			var votes, rest, book []string
+			for _, s := range at.raft().GetConfiguration().Configuration().Servers {
+				if s.Suffrage == raft.Voter {
+					votes = append(votes, string(s.ID))
+				} else {
+					rest = append(rest, string(s.ID))
+				}
+			}
+			for _, m := range at.nodes() {
+				book = append(book, m.GetId())
+			}
+			slices.Sort(votes)
+			slices.Sort(rest)
+			if !slices.Equal(votes, want(voting)) || !slices.Equal(rest, want(others)) || !slices.Equal(book, want(all)) {
+				return fmt.Errorf("it knows the voters %v, the others %v, and in the book are %v", votes, rest, book)
+			}
+			return at.Ready(t.Context())
+		})
+	}
+}
+
+func TestAFourthStandsByAndAFifthMakesFiveVoters(t *testing.T) {
+	nodes := trio(t)
+	fourth := newcomer(t, nodes[1], asIs)
+	crewed(t, nodes, []*running{fourth})
+	fifth := newcomer(t, nodes[2], asIs)
+	crewed(t, append(nodes, fourth, fifth), nil)
+	sixth := newcomer(t, fifth, asIs)
+	crewed(t, append(nodes, fourth, fifth), []*running{sixth})
+	// Without a vote it serves like any other, forwarding what it does not decide.
+	roundTrip(t, sixth, fourth, "by the sixth:1")
+	roundTrip(t, nodes[0], sixth, "for the sixth:1")
+}
+
+func TestFreshNodesFormExactlyOneCluster(t *testing.T) {
+	for _, c := range []struct{ expect, nodes, voters int }{{4, 4, 3}, {6, 6, 5}, {3, 4, 3}} {
+		t.Run(fmt.Sprintf("%d of %d", c.nodes, c.expect), func(t *testing.T) {
+			mark := &testMark{}
+			var all []*running
+			var join []string
+			for i := range c.nodes {
+				cfg := testConfig(t, mark)
+				cfg.Name, cfg.Expect, cfg.Join = fmt.Sprintf("n%d", i), c.expect, join
+				if i == 0 {
+					cfg.Join = []string{"127.0.0.1:1"}
+				}
+				all = append(all, start(t, cfg))
+				_, gossip := all[i].Addresses()
+				join = append(join, gossip)
+			}
+			for _, n := range all {
+				eventually(t, "node "+n.id+" is a member like the others", func() error {
+					servers := n.raft().GetConfiguration().Configuration()
+					if len(servers.Servers) != c.nodes || len(voters(servers)) != c.voters || n.ClusterID() != mark.owner {
+						return fmt.Errorf("of cluster %s, %d of %d members vote", n.ClusterID(), len(voters(servers)), len(servers.Servers))
+					}
+					return n.Ready(t.Context())
+				})
+			}
+			roundTrip(t, all[0], all[c.nodes-1], "one:1")
+		})
+	}
+}
+
+// replacing makes the dead lose their votes soon.
+func replacing(_ int, c *Config) { c.DeadReplace = time.Second }
+
+func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
+	nodes, _ := formWith(t, 3, &testMark{}, replacing, func(*Node) {})
+	spare := newcomer(t, nodes[0], func(c *Config) { replacing(0, c) })
+	crewed(t, nodes, []*running{spare})
+	_, followers := leaderOf(t, nodes)
+	dead := followers[0]
+	dead.halt(t)
+	alive := append(slices.DeleteFunc(slices.Clone(nodes), func(n *running) bool { return n == dead }), spare)
+	eventually(t, "the spare votes in its place", func() error {
+		leader, _ := leaderOf(t, alive)
+		if v := voters(leader.raft().GetConfiguration().Configuration()); len(v) != 3 || slices.Contains(v, dead.id) {
+			return fmt.Errorf("voters are %v", v)
+		}
+		return nil
+	})
+	cfg := dead.Node.cfg
+	_, gossip := spare.Addresses()
+	cfg.Join, cfg.dial = []string{gossip}, nil
+	crewed(t, alive, []*running{start(t, cfg)})
+}
+
+func TestANodeThatIsSilentForLongIsForgottenAndSaysSoWhenItComesBack(t *testing.T) {
+	forgetting := func(_ int, c *Config) { c.DeadReplace, c.DeadForget = time.Second, 2*time.Second }
+	nodes, _ := formWith(t, 3, &testMark{}, forgetting, func(*Node) {})
+	spare := newcomer(t, nodes[0], func(c *Config) { forgetting(0, c) })
+	crewed(t, nodes, []*running{spare})
+	cfg := spare.cfg
+	spare.halt(t)
+	crewed(t, nodes, nil)
+	_, gossip := nodes[0].Addresses()
+	cfg.Join = []string{gossip}
+	back := start(t, cfg)
+	<-back.ended
+	if !errors.Is(back.err, ErrDeparted) || !strings.Contains(back.err.Error(), "was removed from the cluster") {
+		t.Errorf("got %v", back.err)
+	}
+	if _, err := tryStart(t, back.Node.cfg); !errors.Is(err, ErrDeparted) && (err == nil || !strings.Contains(err.Error(), "another process")) {
+		t.Errorf("started again: %v", err)
+	}
+	crewed(t, nodes, nil)
+}
+
+func TestAWipedNodeTakesThePlaceOfItsName(t *testing.T) {
+	nodes := trio(t) // DeadReplace is a minute: the name alone decides
+	_, followers := leaderOf(t, nodes)
+	lost := followers[1]
+	name := lost.cfg.Name
+	lost.halt(t)
+	rest := slices.DeleteFunc(slices.Clone(nodes), func(n *running) bool { return n == lost })
+	fresh := newcomer(t, rest[0], func(c *Config) { c.Name = name })
+	crewed(t, append(rest, fresh), nil)
+	roundTrip(t, fresh, rest[1], "wiped:1")
+}
+
+func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
+	nodes := trio(t)
+	second := newcomer(t, nodes[0], func(c *Config) { c.Name = nodes[1].cfg.Name })
+	<-second.ended
+	if second.err == nil || !strings.Contains(second.err.Error(), "give this node another name") {
+		t.Errorf("got %v", second.err)
+	}
+	crewed(t, nodes, nil)
+}
+
+func TestANodeLeavesAndItsDirectoryKnows(t *testing.T) {
+	nodes := trio(t)
+	leader, _ := leaderOf(t, nodes)
+	if err := leader.MayLeave(t.Context(), false, operator()); meta.KindOf(err) != preconditionKind || !strings.Contains(err.Error(), "no further voter may fail") {
+		t.Errorf("one of three: %v", err)
+	}
+	spare := newcomer(t, nodes[0], asIs)
+	crewed(t, nodes, []*running{spare})
+	if err := leader.MayLeave(t.Context(), false, operator()); err != nil {
+		t.Errorf("with a spare: %v", err)
+	}
+	if err := errors.Join(leader.StepDown(t.Context()), leader.Leave(t.Context(), false, operator())); err != nil {
+		t.Fatal(err)
+	}
+	cfg := leader.cfg
+	leader.halt(t)
+	if leader.err != nil {
+		t.Errorf("the end of a node that left: %v", leader.err)
+	}
+	rest := append(slices.DeleteFunc(slices.Clone(nodes), func(n *running) bool { return n == leader }), spare)
+	crewed(t, rest, nil)
+	if _, err := tryStart(t, cfg); !errors.Is(err, ErrDeparted) || !strings.Contains(err.Error(), "left the cluster at") {
+		t.Errorf("started again: %v", err)
+	}
+	by := ""
+	if err := rest[0].View(t.Context(), meta.Read{}, func(v *meta.View) error {
+		rows, _, err := v.Events(meta.EventCursor{}, 1000)
+		for _, e := range rows {
+			if e.GetAction() == metav1.Action_ACTION_REMOVE_NODE && e.GetSubject() == leader.id {
+				by = e.GetActor()
+			}
+		}
+		return err
+	}); err != nil || by != "ada" {
+		t.Errorf("removed by %q, %v", by, err)
+	}
+}
+
+func TestTheLastVoterStays(t *testing.T) {
+	n := start(t, testConfig(t, nil))
+	settle(t, []*running{n})
+	for _, force := range []bool{false, true} {
+		if err := n.MayLeave(t.Context(), force, operator()); meta.KindOf(err) != preconditionKind || !strings.Contains(err.Error(), "last voter") {
+			t.Errorf("force %v: %v", force, err)
+		}
+	}
+	if _, err := n.Transfer(t.Context(), "", operator()); meta.KindOf(err) != preconditionKind {
+		t.Errorf("transfer: %v", err)
+	}
+}
+
+func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	removed, other := followers[0], followers[1]
+	if _, err := other.Remove(t.Context(), removed.cfg.Name, false, false, operator()); meta.KindOf(err) != preconditionKind {
+		t.Errorf("without force: %v", err)
+	}
+	if _, err := other.Remove(t.Context(), "nobody", true, false, operator()); meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
+		t.Errorf("nobody: %v", err)
+	}
+	if id, err := other.Remove(t.Context(), removed.cfg.Name, true, false, operator()); err != nil || id != removed.id {
+		t.Fatalf("removed %q, %v", id, err)
+	}
+	select {
+	case <-removed.ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the removed node runs on")
+	}
+	if !errors.Is(removed.err, ErrDeparted) {
+		t.Errorf("it ended with %v", removed.err)
+	}
+	crewed(t, []*running{leader, other}, nil)
+	eventually(t, "its address is forgotten", func() error {
+		if at := other.dir.address(removed.id); at != (address{}) {
+			return fmt.Errorf("it is %v", at)
+		}
+		return nil
+	})
+}
+
+// TestANodeThatIsOnlyCutOffWasNotRemoved: no leader for long is no removal.
+func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
+	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
+	_, followers := leaderOf(t, nodes)
+	wires.isolate(followers[0].advertise)
+	eventually(t, "it has no leader", func() error {
+		if id, _ := followers[0].leaders.now(); id != "" {
+			return errors.New("it knows " + id)
+		}
+		return nil
+	})
+	w := &watch{node: followers[0].Node, members: map[string]bool{}} // heard of a leader never
+	if how := w.ended(t.Context()); how != "" {
+		t.Errorf("it believes that it %s", how)
+	}
+	if followers[1].membership(followers[0].id).GetRemoved() || followers[1].membership("stranger").GetRemoved() {
+		t.Error("a node that does not lead says who was removed")
+	}
+	wires.heal()
+	settle(t, nodes)
+}
+
+func TestLeadershipGoesWhereItIsSent(t *testing.T) {
+	nodes := trio(t)
+	spare := newcomer(t, nodes[0], asIs)
+	crewed(t, nodes, []*running{spare})
+	_, followers := leaderOf(t, nodes)
+	to := followers[1]
+	got, err := spare.Transfer(t.Context(), to.cfg.Name, operator())
+	if err != nil || got != to.id {
+		t.Fatalf("%q leads, %v", got, err)
+	}
+	if again, err := spare.Transfer(t.Context(), to.id, operator()); err != nil || again != to.id {
+		t.Errorf("to who leads: %q, %v", again, err)
+	}
+	if _, err := spare.Transfer(t.Context(), spare.id, operator()); meta.KindOf(err) != preconditionKind {
+		t.Errorf("to a node without a vote: %v", err)
+	}
+	if got, err := nodes[0].Transfer(t.Context(), "", operator()); err != nil || got == to.id {
+		t.Errorf("to anybody: %q, %v", got, err)
+	}
+}
+
+func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
+	nodes := trio(t)
+	leader, _ := leaderOf(t, nodes)
+	if _, err := leader.Propose(t.Context(), putNode("ghost", "a:1")); err != nil {
+		t.Fatal(err)
+	}
+	b := &bookkeeper{node: leader.Node, ghosts: map[string]time.Time{}}
+	if err := b.sweep(t.Context()); err != nil || len(b.ghosts) != 1 || len(leader.nodes()) != 4 {
+		t.Errorf("at first it waits: %v, %v", b.ghosts, err)
+	}
+	b.ghosts["ghost"] = time.Now().Add(-2 * ghostFor)
+	if err := b.sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	crewed(t, nodes, nil)
+}
+
+func TestAJoinWaitsForTheQuorum(t *testing.T) {
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	leader.halt(t)
+	followers[0].halt(t)
+	late := newcomer(t, followers[1], asIs)
+	eventually(t, "it says what it waits for", func() error {
+		if err := late.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "bring a majority of its voters back") {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+	_, gossip := followers[1].Addresses()
+	cfg := followers[0].Node.cfg
+	cfg.Join, cfg.dial = []string{gossip}, nil
+	start(t, cfg)
+	eventually(t, "it has joined", func() error { return late.Ready(t.Context()) })
+}
+
+// TestTheLeaderSaysWhyLessMayFail: it never drops without a cause.
+func TestTheLeaderSaysWhyLessMayFail(t *testing.T) {
+	said := &lines{}
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Log = said.logger() }, func(*Node) {})
+	eventually(t, "it rose", func() error { return said.has("failure tolerance rose", "to=1") })
+	_, followers := leaderOf(t, nodes)
+	followers[0].halt(t)
+	eventually(t, "it dropped", func() error {
+		return said.has("failure tolerance dropped", "to=0", "node "+followers[0].id, "has not answered for")
+	})
+}
+
+func TestAChangeOfMembersIsNotInterruptedByALostAnswer(t *testing.T) {
+	nodes := trio(t)
+	_, followers := leaderOf(t, nodes)
+	// Asked twice for the same, as after a lost answer: the second finds nobody, and changes nothing.
+	if _, err := followers[0].Remove(t.Context(), followers[1].id, true, false, operator()); err != nil {
+		t.Fatal(err)
+	}
+	<-followers[1].ended
+	if _, err := followers[0].Remove(t.Context(), followers[1].id, true, false, operator()); meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
+		t.Errorf("again: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := followers[0].Leave(ctx, true, operator()); err != nil {
+		t.Error(err)
+	}
+}
