@@ -83,7 +83,7 @@ func (n *node) status() string {
 	return fmt.Sprintf("%s (%v)", out, err)
 }
 
-// pusher pushes and resolves through the balancer, never retrying, until stop, which answers how many pushes there were.
+// pusher pushes and resolves through the balancer, a connection for each request, never retrying, until stop, which answers how many pushes there were.
 func (d *deployment) pusher(repo string, clients int) (stop func() int64) {
 	d.t.Helper()
 	config := []byte("{}")
@@ -95,8 +95,7 @@ func (d *deployment) pusher(repo string, clients int) (stop func() int64) {
 	var done atomic.Int64
 	for c := range clients {
 		group.Go(func() {
-			r := at(d.url())
-			defer r.client.CloseIdleConnections()
+			r := &registry{base: d.url(), client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
 			for i := 0; working.Err() == nil && !d.t.Failed(); i++ {
 				tag := fmt.Sprintf("c%d-%d-%d", c, i, time.Now().UnixNano())
 				body := manifest{MediaType: mediaManifest, ArtifactType: "chaos/disk", Config: new(describe(mediaEmpty, config)),
@@ -152,7 +151,7 @@ func TestAFullDiskTakesItsNodeOutAndNothingElse(t *testing.T) {
 	})
 	pause(t.Context(), 4*time.Second) // the balancer has noticed
 	// Full: it leaves Raft before a write can fail.
-	fillUp(t, small, 3*mebibyte)
+	fillUp(t, small, 6*mebibyte)
 	eventually(t, 10*time.Second, "the victim to keep out of Raft", func() error {
 		if level, err := victim.metric("pontoon_disk_level"); err != nil || level != 2 {
 			return fmt.Errorf("level %v, %v", level, err)

@@ -306,8 +306,8 @@ func TestANodeWithoutSpaceLeadsNotAndComesBack(t *testing.T) {
 	})
 }
 
-// TestALowNodeIsNotElected although it has all entries and nobody else stands.
-func TestALowNodeIsNotElected(t *testing.T) {
+// TestWhereAllAreLowReadsGoOn and writes are refused: the leader has nobody to hand over to.
+func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 	var free atomic.Int64
 	free.Store(500 * mib)
 	nodes, _ := formWith(t, 2, &testMark{}, func(_ int, c *Config) {
@@ -315,6 +315,9 @@ func TestALowNodeIsNotElected(t *testing.T) {
 		c.freeSpace = func(string) (int64, error) { return free.Load(), nil }
 	}, func(*Node) {})
 	leader, _ := leaderOf(t, nodes)
+	if _, err := leader.Propose(t.Context(), putNode("y", "a:1")); err != nil {
+		t.Fatal(err)
+	}
 	free.Store(80 * mib)
 	for _, n := range nodes {
 		eventually(t, "low", func() error {
@@ -329,11 +332,49 @@ func TestALowNodeIsNotElected(t *testing.T) {
 	if _, err := leader.Propose(ctx, putNode("x", "a:1")); !isUnavailable(err) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a cluster whose disks are all low takes a write: %v", err)
 	}
+	for _, n := range nodes {
+		if at, err := addressOf(ctx, n, "y"); err != nil || at != "a:1" {
+			t.Errorf("a cluster whose disks are all low reads %q, %v", at, err)
+		}
+	}
 	free.Store(500 * mib)
 	eventually(t, "writes go on", func() error {
 		_, err := nodes[0].Propose(t.Context(), putNode("x", "a:1"))
 		return err
 	})
+}
+
+// TestALowNodeIsNotElected although it has all entries and the leader is gone.
+func TestALowNodeIsNotElected(t *testing.T) {
+	var free [3]atomic.Int64
+	nodes, wires := formWith(t, 3, &testMark{}, func(i int, c *Config) {
+		c.MinFree = 100 * mib
+		free[i].Store(500 * mib)
+		c.freeSpace = func(string) (int64, error) { return free[i].Load(), nil }
+	}, func(*Node) {})
+	leader, followers := leaderOf(t, nodes)
+	for i, n := range nodes {
+		if n == followers[0] {
+			free[i].Store(80 * mib)
+		}
+	}
+	eventually(t, "low", func() error {
+		if followers[0].space.low() == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	wires.isolate(leader.advertise)
+	eventually(t, "the other one leads", func() error {
+		if followers[0].opened.Load() != nil {
+			t.Fatal("the low one was elected")
+		}
+		if followers[1].opened.Load() == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	wires.heal()
 }
 
 // TestANodeAloneOnALowDiskRefusesWritesAndReads on.

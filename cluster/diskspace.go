@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
+	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 )
 
 // Space is the free space of a data directory, and the ballast in it: a file of
@@ -164,15 +165,17 @@ func (s *Space) Release() error {
 }
 
 const (
-	// spaceEvery is how often the free space is asked for.
-	spaceEvery = time.Second
+	// spaceEvery is how often the free space is asked for, spaceClosely how often while it is low: what is
+	// left then must last until the node is out of Raft.
+	spaceEvery   = time.Second
+	spaceClosely = 50 * time.Millisecond
 	// handOverTime bounds one attempt to hand leadership over for want of space.
 	handOverTime = 2 * time.Second
 )
 
 // watchSpace keeps the level current, the ballast whole, and leadership away from a node without space.
 func (n *Node) watchSpace(ctx context.Context) error {
-	tick := time.NewTicker(n.cfg.brisk(spaceEvery))
+	tick := time.NewTimer(spaceEvery) // reset below
 	defer tick.Stop()
 	said := ""
 	for before := Roomy; ; {
@@ -186,6 +189,11 @@ func (n *Node) watchSpace(ctx context.Context) error {
 		before = now
 		if _, leads := n.leads(); leads && now > Roomy {
 			n.yield(ctx)
+		}
+		if now == Roomy {
+			tick.Reset(n.cfg.brisk(spaceEvery))
+		} else {
+			tick.Reset(spaceClosely)
 		}
 		select {
 		case <-ctx.Done():
@@ -207,11 +215,29 @@ func (n *Node) lookAtSpace(said *string) SpaceLevel {
 	return n.space.Last().Level
 }
 
+// yield gives leadership to a voter with space. Where none has, this node goes on leading: it takes no
+// writes (stamp), but reads need a leader.
 func (n *Node) yield(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	if err := n.StepDown(ctx); err != nil {
-		n.log.Warn("leadership could not be handed over for want of space; it will be tried again", "error", err)
+	for _, id := range voters(n.raft().GetConfiguration().Configuration()) {
+		if id == n.id {
+			continue
+		}
+		peer, err := n.peer(id)
+		if err != nil {
+			continue
+		}
+		if a, err := peer.Term(ctx, &clusterv1.TermRequest{}); err != nil || a.GetLowOnSpace() {
+			continue
+		}
+		err = n.handOver(ctx, func() raft.Future {
+			return n.raft().LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
+		})
+		if err == nil {
+			return
+		}
+		n.log.Debug("leadership could not be handed over for want of space; it will be tried again", "to", id, "error", err)
 	}
 }
 
