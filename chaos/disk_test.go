@@ -209,13 +209,21 @@ func TestAFullDiskTakesItsNodeOutAndNothingElse(t *testing.T) {
 	stop = (&deployment{t: t, nodes: d.nodes[1:], balancer: d.nodes[1].addr}).pusher("chaos/disk", 2)
 	pause(t.Context(), 4*time.Second)
 	stop()
-	select {
-	case <-victim.proc.done:
-		t.Log("the node ended by itself on the full disk")
-		victim.start()
-	default:
-	}
-	victim.says(30*time.Second, "disk full: "+small+" has ")
+	restarted := false
+	eventually(t, 45*time.Second, victim.name+" to wait for space, running on or started again", func() error {
+		select {
+		case <-victim.proc.done:
+			restarted = true
+			victim.start()
+		default:
+		}
+		_, err := get("http://"+victim.debug+"/readyz", 2*time.Second)
+		if err == nil || !strings.Contains(err.Error(), "disk full: "+small+" has ") {
+			return fmt.Errorf("it says %v", err)
+		}
+		return nil
+	})
+	t.Logf("the node ended by itself on the full disk: %v", restarted)
 	empty(t, small)
 	victim.waitReady()
 	d.agree()
