@@ -167,6 +167,10 @@ type NodeFigures struct {
 	QueueBytes int64
 	// ClusterCertificate and PublicCertificate are when the certificates in use expire.
 	ClusterCertificate, PublicCertificate time.Time
+	// DiskFree and DiskWanted are bytes under the data directory, Ballast the bytes of the file
+	// that is kept for a start on a full disk. DiskLevel is 0 with room, 1 low, 2 full.
+	DiskFree, DiskWanted, Ballast int64
+	DiskLevel                     int
 }
 
 // WatchNode makes every scrape ask source. Call it once.

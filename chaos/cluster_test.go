@@ -51,6 +51,8 @@ type options struct {
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
 	cluster []string // further lines in the cluster section of every node's config
+	// before is called when the configs are written and no node runs; nil: nothing.
+	before func(*deployment)
 }
 
 // newDeployment starts three nodes, or as many as asked for, over the store, waits until all are ready, and puts HAProxy before them.
@@ -65,6 +67,9 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 		d.nodes = append(d.nodes, d.node(i))
 	}
 	d.move()
+	if o.before != nil {
+		o.before(d)
+	}
 	d.start()
 	if o.slots == 0 {
 		d.balancer = newBalancer(t, d.logs, d.addrs(), o.tls)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -88,7 +89,7 @@ func (c *checkpoints) make(path string) (*checkpoint, error) {
 	if err := c.state.Checkpoint(path); err != nil {
 		return nil, err
 	}
-	store, err := openStore(path)
+	store, err := kv.Open(path, kv.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -125,6 +126,12 @@ type Config struct {
 	// 0.1 to 20, default 1. Below 1 is for tests, above for slow links. Equal on all nodes.
 	TimeScale float64
 
+	// MinFree is how many bytes of the disk under DataDir must be free, else the node does not lead
+	// and is not ready, and below a quarter of it keeps out of Raft; 0: it never asks.
+	MinFree int64
+	// Ballast is the size of a file that holds room for a start on a full disk, in bytes; 0: none. See Space.
+	Ballast int64
+
 	// Abort ends the process when the disk has hung for 10 s: what waits for it cannot
 	// be waited for, and the others must see this node gone. Default: exit with code 70.
 	Abort func(error)
@@ -152,6 +159,10 @@ type Config struct {
 	upgradeAfter time.Duration
 	// oldest and newest are the command versions that the node claims to understand; tests play an older release.
 	oldest, newest uint32
+	// stateMemory is where tests put a state whose disk hangs; nil: the disk.
+	stateMemory *kv.Memory
+	// freeSpace answers for the file system in tests.
+	freeSpace func(dir string) (int64, error)
 }
 
 // Validate answers what is wrong, naming field and bound, after filling the defaults.
@@ -251,6 +262,8 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("cluster: DeadForget is %v, must be at least DeadReplace, %v", c.DeadForget, c.DeadReplace)
 	case c.Hold < minHold:
 		return fmt.Errorf("cluster: Hold is %v, must be at least %v", c.Hold, minHold)
+	case c.MinFree < 0 || c.Ballast < 0:
+		return fmt.Errorf("cluster: MinFree is %d and Ballast %d, must not be negative", c.MinFree, c.Ballast)
 	case c.ReadsOffline < 0 || c.ReadsStale < 0:
 		return errors.New("cluster: ReadsOffline and ReadsStale must not be negative")
 	case c.TimeScale < 0.1 || c.TimeScale > 20:

@@ -26,6 +26,8 @@ import (
 type directory struct {
 	path string
 	lock *os.File
+	// watch sees every save; nil before the node has one.
+	watch *diskWatch
 
 	// saving orders saves. It is held while the disk works, mu never is: every
 	// call between nodes asks who.
@@ -162,7 +164,10 @@ func (d *directory) change(edit func(*identity) bool) (identity, error) {
 	if !edit(&next) {
 		return old, nil
 	}
-	if err := writeJSON(filepath.Join(d.path, "node.json"), next); err != nil {
+	done := d.watch.begin("save the node's identity")
+	err := writeJSON(filepath.Join(d.path, "node.json"), next)
+	done()
+	if err != nil {
 		return old, fmt.Errorf("save identity: %w", err)
 	}
 	d.mu.Lock()
@@ -223,7 +228,10 @@ func (d *directory) remember(seen map[string]address) error {
 	if !changed {
 		return nil
 	}
-	if err := writeJSON(filepath.Join(d.path, "peers.json"), next); err != nil {
+	done := d.watch.begin("save the peers' addresses")
+	err := writeJSON(filepath.Join(d.path, "peers.json"), next)
+	done()
+	if err != nil {
 		return err
 	}
 	d.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -74,7 +75,7 @@ func damage(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(path)
+	store, err := kv.Open(path, kv.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

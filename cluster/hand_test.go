@@ -13,6 +13,7 @@ import (
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -180,7 +181,7 @@ func (h *hand) forge(index, term uint64) *snapshot {
 	if err := data.Close(); err != nil {
 		h.t.Fatal(err)
 	}
-	store, err := openStore(dir)
+	store, err := kv.Open(dir, kv.Options{})
 	if err != nil {
 		h.t.Fatal(err)
 	}

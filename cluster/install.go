@@ -106,7 +106,7 @@ func (n *Node) download(req *raft.InstallSnapshotRequest, data io.Reader) (_ *in
 	if err := unpack(data, in.path); err != nil {
 		return nil, err
 	}
-	if in.store, err = openStore(in.path); err != nil {
+	if in.store, err = n.stores.open(in.path); err != nil {
 		return nil, err
 	}
 	in.witness, err = n.verify(in.store, req)

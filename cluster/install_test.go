@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 )
 
 func ordinary(*Config) {}
@@ -280,7 +281,7 @@ func stateOf(t *testing.T, s *snapshot) []byte {
 	if err := unpack(bytes.NewReader(s.data), dir); err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(dir)
+	store, err := kv.Open(dir, kv.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

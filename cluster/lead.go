@@ -180,6 +180,9 @@ func (n *Node) stamp() (clusterTime, wallTime int64, err error) {
 	if term, leads := n.leads(); o == nil || !leads || term != o.term {
 		return 0, 0, unavailable("node %s does not lead, or has just begun to", n.id)
 	}
+	if err := n.space.low(); err != nil {
+		return 0, 0, unavailable("node %s leads but takes no writes: %v", n.id, err)
+	}
 	return o.base + int64(time.Since(o.since)), time.Now().UnixNano(), nil
 }
 

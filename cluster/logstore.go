@@ -25,7 +25,7 @@ type boltLog interface {
 }
 
 // logStore is Raft's log and stable store: raft-boltdb under a cache bounded in
-// bytes. It reports itself monotonic, publishes the oldest write in progress,
+// bytes. It reports itself monotonic, shows its writes to watch,
 // and calls fail on the first error of a write: a log write that was given
 // up may still land, so the process ends rather than going on (consensus.md
 // 2.2, R-B2). Safe for concurrent use as raft.LogStore demands.
@@ -34,10 +34,9 @@ type logStore struct {
 	fail  func(error)
 	limit int64
 
-	// oldest is when the write in progress began, in nanoseconds since start; 0: none.
-	oldest atomic.Int64
-	start  time.Time
-	// writes has room for the one write that oldest describes: Raft has one writer for
+	// watch sees every write, and how long it takes; nil: nobody does.
+	watch *diskWatch
+	// writes has room for one write: Raft has one writer for
 	// the log and another for votes. A channel, since the wait for a disk may be long
 	// and the simulation's time passes only while no goroutine waits for a mutex.
 	writes chan struct{}
@@ -81,30 +80,20 @@ func openLog(dir string, fail func(error)) (*logStore, error) {
 }
 
 func newLogStore(disk boltLog, fail func(error)) *logStore {
-	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, start: time.Now(), writes: make(chan struct{}, 1)}
+	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, writes: make(chan struct{}, 1)}
 }
 
 // IsMonotonic makes Raft empty the log after a snapshot was installed, rather
 // than leave a gap with stale entries below it (consensus.md 1.5).
 func (s *logStore) IsMonotonic() bool { return true }
 
-// Stalled answers for how long the write in progress has been so; 0 without one.
-func (s *logStore) Stalled() time.Duration {
-	began := s.oldest.Load()
-	if began == 0 {
-		return 0
-	}
-	return time.Since(s.start) - time.Duration(began)
-}
-
 // write runs one change of the disk where everybody can see how long it takes.
 func (s *logStore) write(what string, change func() error) error {
-	s.oldest.CompareAndSwap(0, int64(time.Since(s.start))|1)
+	done := s.watch.begin(what + " in the log")
 	s.writes <- struct{}{}
-	s.oldest.Store(int64(time.Since(s.start)) | 1)
 	err := change()
-	s.oldest.Store(0)
 	<-s.writes
+	done()
 	if err != nil {
 		err = fmt.Errorf("%s in the log: %w", what, err)
 		s.fail(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -29,6 +30,8 @@ type Node struct {
 	// boot is this start of the process.
 	boot string
 
+	disk   *diskWatch
+	space  *Space
 	dir    *directory
 	stores *stores
 	state  *meta.State
@@ -82,7 +85,11 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()}}
+	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
+		disk: &diskWatch{}, space: NewSpace(cfg.DataDir, cfg.MinFree, cfg.Ballast)}
+	if cfg.freeSpace != nil {
+		n.space.free = cfg.freeSpace
+	}
 	n.setPhase("starting")
 	defer func() {
 		if err != nil {
@@ -92,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.dir, err = openDirectory(cfg.DataDir); err != nil {
 		return nil, err
 	}
+	n.dir.watch = n.disk
 	n.id = n.dir.who().NodeID
 	n.log = cfg.Log.With("node", n.id)
 	if err := n.openState(); err != nil {
@@ -112,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // openState opens state and log, and mends or refuses the seam between them.
 func (n *Node) openState() (err error) {
-	if n.stores, err = openStores(n.cfg.DataDir); err != nil {
+	if n.stores, err = openStores(n.cfg.DataDir, kv.Options{Watch: n.disk.begin, Memory: n.cfg.stateMemory}); err != nil {
 		return err
 	}
 	if n.state, err = meta.Open(n.stores.now); err != nil {
@@ -122,6 +130,7 @@ func (n *Node) openState() (err error) {
 		return err
 	}
 	n.logs.disk = n.cfg.logDisk(n.logs.disk)
+	n.logs.watch = n.disk
 	n.logs.sizes.grain = min(segmentBytes, n.cfg.LogBytes/64)
 	if err := mendSeam(n.logs, n.state.Witness(), n.applied()); err != nil {
 		return fmt.Errorf("start node %s: %w", n.id, err)
@@ -256,7 +265,7 @@ func (n *Node) raftConfig() *raft.Config {
 func (n *Node) startRaft() error {
 	var trans raft.Transport = n.inmem
 	if n.host != nil {
-		trans = n.host.Raft().Instance()
+		trans = reluctant{n.host.Raft().Instance(), n.space}
 	}
 	snaps := &snapshots{state: n.state, open: n.outgoing.open, fail: n.fail}
 	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: n.state.Witness()}, n.logs, n.logs, snaps, trans)

@@ -208,3 +208,26 @@ func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
 		t.Errorf("the others do not go on: %v", err)
 	}
 }
+
+// TestASecretReplacedAtOnceCostsSecondsOnly: the fast way, for one that was stolen, as the runbook says.
+func TestASecretReplacedAtOnceCostsSecondsOnly(t *testing.T) {
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Secrets = []string{secretA} }, func(*Node) {})
+	for _, n := range nodes {
+		if err := n.SetSecrets([]string{secretB}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	standBy(t, nodes[0], mustTrust(t, "x", secretB).SecretIDs()[0], 3)
+	for i, n := range nodes {
+		eventually(t, "writes go on", func() error {
+			_, err := n.Propose(t.Context(), putNode(fmt.Sprintf("n%d", i), "a:1"))
+			return err
+		})
+		eventually(t, "gossip goes on", func() error {
+			if peers := n.gossip.Peers(); len(peers) != 2 {
+				return fmt.Errorf("node %s sees %d peers", n.id, len(peers))
+			}
+			return nil
+		})
+	}
+}

@@ -44,8 +44,8 @@ func (n *Node) Run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		n.awaitFatal, n.watchLeader, n.watchDisk, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers, n.watchExpiry,
-		n.watchMembership, n.watchTwins, n.belong, n.compact, n.clearStores, n.compare,
+		n.awaitFatal, n.watchLeader, n.watchDisk, n.watchSpace, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers,
+		n.watchExpiry, n.watchMembership, n.watchTwins, n.belong, n.compact, n.clearStores, n.compare,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -170,33 +170,6 @@ func (n *Node) watchLeader(ctx context.Context) error {
 			return nil
 		case <-notices:
 		case <-tick.C:
-		}
-	}
-}
-
-// gate keeps the node out of elections while its disk is stuck.
-func (n *Node) gate() error {
-	if stuck := n.logs.Stalled(); stuck > gateAfter {
-		return fmt.Errorf("a write of the log has taken %v already", stuck.Round(time.Millisecond))
-	}
-	return nil
-}
-
-// watchDisk ends the process when the disk hangs.
-func (n *Node) watchDisk(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if stuck := n.logs.Stalled(); stuck > abortAfter {
-			err := fmt.Errorf("a write of the log has taken %v: the disk hangs", stuck.Round(time.Second))
-			n.log.Error("the process ends", "error", err)
-			n.cfg.Abort(err)
-			return err
 		}
 	}
 }

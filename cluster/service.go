@@ -63,7 +63,7 @@ func (s *service) ReadIndex(context.Context, *clusterv1.ReadIndexRequest) (*clus
 // Term samples the current term: persisted before any vote in it is granted.
 func (s *service) Term(context.Context, *clusterv1.TermRequest) (*clusterv1.TermResponse, error) {
 	r := s.node.raft()
-	return &clusterv1.TermResponse{Term: r.CurrentTerm(), Applied: s.node.applied(), LastLog: r.LastIndex()}, nil
+	return &clusterv1.TermResponse{Term: r.CurrentTerm(), Applied: s.node.applied(), LastLog: r.LastIndex(), LowOnSpace: s.node.space.low() != nil}, nil
 }
 
 // Hashes answers what this node has noted of its state (M9).

@@ -124,6 +124,9 @@ func (n *Node) Ready(context.Context) error {
 	if err := n.gate(); err != nil {
 		return fmt.Errorf("not ready: %w", err)
 	}
+	if err := n.space.low(); err != nil {
+		return fmt.Errorf("not ready: %w", err)
+	}
 	if err := n.trusted(); err != nil {
 		return fmt.Errorf("not ready: %w", err)
 	}

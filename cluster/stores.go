@@ -31,6 +31,8 @@ const (
 // stores owns the stores of one data directory. Safe for concurrent use.
 type stores struct {
 	dir string
+	// options are those of every store.
+	options kv.Options
 	// left is signalled when a store may be closed.
 	left chan struct{}
 
@@ -71,23 +73,23 @@ func statePath(dataDir string) (string, error) {
 }
 
 // openStores opens the state, and removes what an earlier process left half done.
-func openStores(dataDir string) (*stores, error) {
+func openStores(dataDir string, o kv.Options) (*stores, error) {
 	path, err := statePath(dataDir)
 	if err != nil {
 		return nil, err
 	}
-	s := &stores{dir: dataDir, left: make(chan struct{}, 1), path: path}
+	s := &stores{dir: dataDir, options: o, left: make(chan struct{}, 1), path: path}
 	if err := s.sweep(); err != nil {
 		return nil, fmt.Errorf("remove stale files of the state: %w", err)
 	}
-	if s.now, err = openStore(path); err != nil {
+	if s.now, err = s.open(path); err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	return s, nil
 }
 
-// openStore opens one store as this node uses it.
-func openStore(path string) (*kv.Store, error) { return kv.Open(path, kv.Options{}) }
+// open opens one store as this node uses it.
+func (s *stores) open(path string) (*kv.Store, error) { return kv.Open(path, s.options) }
 
 func (s *stores) sweep() error {
 	entries, err := os.ReadDir(s.dir)

@@ -111,6 +111,7 @@ type ClusterConfig struct {
 	ReadsOffline, ReadsStale    time.Duration
 	DeadReplace, DeadForget     time.Duration
 	Upgrade                     string
+	MinFree, Ballast            int64 // cluster.disk
 }
 
 // NodeTLSConfig is section cluster.tls: the operator's own CA between nodes.

@@ -53,6 +53,8 @@ cluster:
   addr: {{.Node}}
   gossip:
     addr: {{.Gossip}}
+  disk:
+    ballast: 0
 `
 
 // writeConfig writes the node's configuration file.

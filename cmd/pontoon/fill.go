@@ -39,7 +39,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 			EventCount: eventCount, EventAge: int64(eventAge),
 		},
 		PrivateStore: c.Storage.Driver == "filesystem" && !c.Storage.Filesystem.Shared,
-		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale,
+		ReadsOffline: n.ReadsOffline, ReadsStale: n.ReadsStale, MinFree: n.MinFree, Ballast: n.Ballast,
 		DeadReplace: n.DeadReplace, DeadForget: n.DeadForget, ManualUpgrade: n.Upgrade == "manual",
 		Log: log, Metrics: m,
 	}

@@ -152,6 +152,11 @@ func clusterKeys(c *Config, h host) []key {
 			doc: "how long content by digest is served without a quorum; 0 never"},
 		{path: "cluster.reads.stale", into: span{&n.ReadsStale, 0, day}, def: "0s", doc: "tags this old may be served without a quorum"},
 
+		{path: "cluster.disk.minfree", into: amount{&n.MinFree, 0, 1 << 40}, def: "128MiB",
+			doc: "free bytes under cluster.datadir without which the node does not lead and is not ready; a quarter of it keeps it in Raft; 0 never asks"},
+		{path: "cluster.disk.ballast", into: amount{&n.Ballast, 0, 16 << 30}, def: "64MiB",
+			doc: "a file in cluster.datadir that is given back when the node is started on a full disk; 0 none"},
+
 		{path: "gc.grace", into: span{&c.GC.Grace, time.Minute, 30 * day}, def: "1h",
 			doc: "how long what was pushed stays without a manifest that needs it"},
 		{path: "gc.delay", into: span{&c.GC.Delay, time.Hour, 90 * day}, def: "24h",

@@ -117,7 +117,7 @@ func (r *registry) figures() api.NodeFigures {
 			f.ClusterCertificate = expires
 		}
 	}
-	return f
+	return diskFigures(f, r.node.Space())
 }
 
 // projects yields the bytes of each project, in pages; without a quorum it ends early and the scrape lacks the rest.

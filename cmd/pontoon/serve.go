@@ -40,6 +40,12 @@ func (a *app) serve(ctx context.Context) error {
 	for _, n := range c.Notices {
 		log.Warn("configuration: " + n)
 	}
+	if err := a.awaitSpace(ctx, c.Config, log); err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while it waited
+		}
+		return err
+	}
 	r, err := open(ctx, c.Config, a.host, log)
 	if err != nil {
 		return err

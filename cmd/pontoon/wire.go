@@ -132,15 +132,20 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if err != nil {
 		return err
 	}
+	r.admin = operatorsServer(handler, r.log)
+	r.door, err = admin.Listen(ctx, filepath.Join(r.cfg.Cluster.DataDir, socketName), r.log)
+	return err
+}
+
+// operatorsServer serves the operators' socket.
+func operatorsServer(handler http.Handler, log *slog.Logger) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC clients, over the socket only
-	r.admin = &http.Server{
+	return &http.Server{
 		Handler: handler, ConnContext: admin.ConnContext, Protocols: &protocols,
-		ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	r.door, err = admin.Listen(ctx, filepath.Join(r.cfg.Cluster.DataDir, socketName), r.log)
-	return err
 }
 
 // run serves until ctx ends or something fails for good, and then takes the node

@@ -4,10 +4,13 @@ import "github.com/cockroachdb/pebble/v2"
 
 // Batch gathers writes and reads through them. Nothing is visible elsewhere
 // before Commit. Every Batch ends with Commit or Discard.
-type Batch struct{ b *pebble.Batch }
+type Batch struct {
+	b     *pebble.Batch
+	store *Store
+}
 
 // Batch begins one.
-func (s *Store) Batch() *Batch { return &Batch{b: s.db.NewIndexedBatch()} }
+func (s *Store) Batch() *Batch { return &Batch{b: s.db.NewIndexedBatch(), store: s} }
 
 // Get implements Reader.
 func (b *Batch) Get(key, buf []byte) ([]byte, bool, error) { return get(b.b, key, buf) }
@@ -33,6 +36,7 @@ func (b *Batch) Len() int { return b.b.Len() }
 // Commit applies the writes, unsynced, and ends the Batch.
 func (b *Batch) Commit() (err error) {
 	defer guard("commit", &err)
+	defer b.store.watch("commit to the state")()
 	if err := b.b.Commit(pebble.NoSync); err != nil {
 		return err
 	}

@@ -2,11 +2,9 @@ package kv
 
 import (
 	"fmt"
-	"math/rand/v2"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Options of a store. The zero value is right for tests.
@@ -21,6 +19,9 @@ type Options struct {
 	Logger Logger
 	// Memory keeps all files in memory; nil means the disk.
 	Memory *Memory
+	// Watch is told when a write begins, and by its answer when it ends, so that
+	// somebody sees a disk that hangs. It is called for every write. Nil: nobody.
+	Watch func(what string) (done func())
 }
 
 // Logger receives Pebble's messages. Fatalf is called when the store cannot go
@@ -38,22 +39,6 @@ type silent struct{}
 func (silent) Infof(string, ...any)              {}
 func (silent) Errorf(string, ...any)             {}
 func (silent) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-
-// Memory is a file system in memory that can be cloned as a power cut would
-// leave it.
-type Memory struct{ fs *vfs.MemFS }
-
-// NewMemory answers an empty file system.
-func NewMemory() *Memory { return &Memory{fs: vfs.NewCrashableMem()} }
-
-// Crash answers the files as a power cut now would leave them: everything that
-// was synced, and each unsynced block with a chance of percent. seed makes it repeatable.
-func (m *Memory) Crash(percent int, seed uint64) *Memory {
-	return &Memory{fs: m.fs.CrashClone(vfs.CrashCloneCfg{
-		UnsyncedDataPercent: percent,
-		RNG:                 rand.New(rand.NewPCG(seed, seed)),
-	})}
-}
 
 const (
 	defaultCache    = 16 << 20
@@ -81,7 +66,7 @@ func (o Options) pebble() *pebble.Options {
 		p.Logger = o.Logger
 	}
 	if o.Memory != nil {
-		p.FS = o.Memory.fs
+		p.FS = o.Memory
 	}
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)

@@ -20,8 +20,9 @@ type Reader interface {
 
 // Store is an open store.
 type Store struct {
-	db   *pebble.DB
-	opts *pebble.Options
+	db    *pebble.DB
+	opts  *pebble.Options
+	watch func(what string) (done func())
 }
 
 // Open opens or creates the store in dir.
@@ -33,7 +34,10 @@ func Open(dir string, o Options) (s *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db, opts: opts}, nil
+	if o.Watch == nil {
+		o.Watch = func(string) func() { return func() {} }
+	}
+	return &Store{db: db, opts: opts, watch: o.Watch}, nil
 }
 
 // OpenMemory opens a new, empty store in memory.
@@ -57,18 +61,21 @@ func (s *Store) Iterate(low, high []byte) (*Iterator, error) { return iterate(s.
 // Set writes one row, unsynced.
 func (s *Store) Set(key, value []byte) (err error) {
 	defer guard("set", &err)
+	defer s.watch("write a row of the state")()
 	return s.db.Set(key, value, pebble.NoSync)
 }
 
 // Delete removes one row, unsynced; an absent one is no error.
 func (s *Store) Delete(key []byte) (err error) {
 	defer guard("delete", &err)
+	defer s.watch("delete a row of the state")()
 	return s.db.Delete(key, pebble.NoSync)
 }
 
 // Sync makes everything that was committed before it durable.
 func (s *Store) Sync() (err error) {
 	defer guard("sync", &err)
+	defer s.watch("sync the state")()
 	return s.db.LogData(nil, pebble.Sync)
 }
 

@@ -326,8 +326,10 @@ type TermResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// The index that the node's state has reached, and the last one of its log.
-	Applied       uint64 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
-	LastLog       uint64 `protobuf:"varint,3,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	Applied uint64 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	LastLog uint64 `protobuf:"varint,3,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	// The node has little free space: it must not be handed leadership.
+	LowOnSpace    bool `protobuf:"varint,10,opt,name=low_on_space,json=lowOnSpace,proto3" json:"low_on_space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +383,13 @@ func (x *TermResponse) GetLastLog() uint64 {
 		return x.LastLog
 	}
 	return 0
+}
+
+func (x *TermResponse) GetLowOnSpace() bool {
+	if x != nil {
+		return x.LowOnSpace
+	}
+	return false
 }
 
 type DescribeRequest struct {
@@ -1654,11 +1663,14 @@ const file_pontoon_cluster_v1_node_proto_rawDesc = "" +
 	"\x06voters\x18\x03 \x03(\tR\x06voters\x12\x1d\n" +
 	"\n" +
 	"index_term\x18\x04 \x01(\x04R\tindexTerm\"\r\n" +
-	"\vTermRequest\"W\n" +
+	"\vTermRequest\"y\n" +
 	"\fTermResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x19\n" +
-	"\blast_log\x18\x03 \x01(\x04R\alastLog\"\x11\n" +
+	"\blast_log\x18\x03 \x01(\x04R\alastLog\x12 \n" +
+	"\flow_on_space\x18\n" +
+	" \x01(\bR\n" +
+	"lowOnSpace\"\x11\n" +
 	"\x0fDescribeRequest\"\xb6\x02\n" +
 	"\x10DescribeResponse\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.pontoon.meta.v1.NodeR\x04node\x12\x1d\n" +
