@@ -69,7 +69,7 @@ func (n *node) says(within time.Duration, text string) {
 	eventually(n.t, within, n.name+" to say "+text, func() error {
 		_, err := get("http://"+n.debug+"/readyz", 2*time.Second)
 		if err == nil || !strings.Contains(err.Error(), text) {
-			return fmt.Errorf("it says %v", err)
+			return fmt.Errorf("it says %w", err)
 		}
 		return nil
 	})
@@ -145,7 +145,7 @@ func TestAFullDiskTakesItsNodeOutAndNothingElse(t *testing.T) {
 	victim.says(20*time.Second, "disk full: "+small+" has ")
 	eventually(t, 20*time.Second, "another node to lead", func() error {
 		if leads, err := victim.metric("pontoon_raft_leader"); err != nil || leads != 0 {
-			return fmt.Errorf("the victim leads: %v, %v", leads, err)
+			return fmt.Errorf("the victim leads: %v, %w", leads, err)
 		}
 		return nil
 	})
@@ -154,7 +154,7 @@ func TestAFullDiskTakesItsNodeOutAndNothingElse(t *testing.T) {
 	fillUp(t, small, 6*mebibyte)
 	eventually(t, 10*time.Second, "the victim to keep out of Raft", func() error {
 		if level, err := victim.metric("pontoon_disk_level"); err != nil || level != 2 {
-			return fmt.Errorf("level %v, %v", level, err)
+			return fmt.Errorf("level %v, %w", level, err)
 		}
 		return nil
 	})

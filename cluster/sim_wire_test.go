@@ -426,7 +426,7 @@ func (c *simConn) Write(b []byte) (int, error) {
 	}
 	if c.peer.err != nil && !w.holds(c.host, c.peer.host) {
 		// Whoever has that address now knows nothing of this connection; nobody there: silence.
-		if now := w.hosts[c.peer.host.ip]; now != nil && !(now.dead && now.silent) {
+		if now := w.hosts[c.peer.host.ip]; now != nil && (!now.dead || !now.silent) {
 			c.fail(syscall.ECONNRESET)
 			return 0, c.err
 		}
