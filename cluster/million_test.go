@@ -129,7 +129,7 @@ func BenchmarkMillionManifests(b *testing.B) {
 	eventually(b, "it is ready", func() error { return one.Ready(b.Context()) })
 	began := time.Now()
 	fillManifests(b, one, count)
-	b.Logf("%d manifests in %v: log %d MiB, state %d MiB", count, time.Since(began).Round(time.Millisecond), one.logs.Bytes()>>20, one.stores.size()>>20)
+	b.Logf("%d manifests in %v: log %d MiB, state %d MiB", count, time.Since(began).Round(time.Millisecond), one.logs.Bytes()>>20, one.stores.now.Size()>>20)
 
 	l := writers(b, one, 16)
 	<-time.After(3 * time.Second)
