@@ -89,7 +89,7 @@ func (c *checkpoints) make(path string) (*checkpoint, error) {
 	if err := c.state.Checkpoint(path); err != nil {
 		return nil, err
 	}
-	store, err := kv.Open(path, kv.Options{})
+	store, err := kv.Open(path, kv.Options{Still: true}) // compacting it would take longer than sending it
 	if err != nil {
 		return nil, err
 	}

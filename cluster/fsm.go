@@ -11,8 +11,11 @@ import (
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
-// witnessEvery is how many entries a restart replays at most.
-const witnessEvery = 1024
+// A restart reads and replays at most about so many entries, of so many bytes.
+const (
+	witnessEvery = 1024
+	witnessBytes = 8 << 20
+)
 
 // applier is what the fsm needs of meta.State; tests put a failing disk there.
 type applier interface {
@@ -27,6 +30,8 @@ type fsm struct {
 	broken atomic.Pointer[error]
 	// seen is the last witness given to Apply; only Raft's FSM goroutine touches it.
 	seen *metav1.Witness
+	// since is the bytes of the entries after it.
+	since int
 }
 
 // ApplyBatch answers each command with its []*metav1.Result, or an error when the node is ending.
@@ -61,7 +66,7 @@ func (f *fsm) apply(logs []*raft.Log, answers []any) error {
 		answers[i] = results[i]
 	}
 	if err == nil && next != nil {
-		f.seen = next
+		f.seen, f.since = next, 0
 	}
 	return err
 }
@@ -74,11 +79,13 @@ func (f *fsm) witness(logs []*raft.Log) *metav1.Witness {
 	next, changed := &metav1.Witness{Index: last.Index, Term: last.Term,
 		Configuration: f.seen.GetConfiguration(), ConfigurationIndex: f.seen.GetConfigurationIndex()}, false
 	for _, l := range logs {
+		f.since += len(l.Data)
 		if l.Type == raft.LogConfiguration {
 			next.Configuration, next.ConfigurationIndex, changed = l.Data, l.Index, true
 		}
 	}
-	if last.Index <= f.seen.GetIndex() || len(next.Configuration) == 0 || !changed && last.Index-f.seen.GetIndex() < witnessEvery {
+	due := changed || f.since >= witnessBytes || last.Index >= f.seen.GetIndex()+witnessEvery
+	if !due || last.Index <= f.seen.GetIndex() || len(next.Configuration) == 0 {
 		return nil
 	}
 	return next

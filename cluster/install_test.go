@@ -114,6 +114,12 @@ func TestASnapshotThatIsNotNeededIsAnsweredAndNotExecuted(t *testing.T) {
 			t.Errorf("%s: the log ends at %d, entries up to %d were acknowledged", name, got.last, h.last)
 		}
 	}
+	// Compacted: the log cannot tell any more.
+	h.commit(h.last)
+	compactAll(t, h.node.Node, 1)
+	if resp, err := h.send(stale); err != nil || !resp.Success || h.node.raft() != before {
+		t.Errorf("below the log: got %+v, %v; want success, and nothing done", resp, err)
+	}
 	// The commit index is forgotten by a restart; what was applied is not.
 	applied := h.node.applied()
 	h.restart("")

@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// A step of a deletion is one transaction, which other writes wait for: few
-	// entries and few bytes, so that it takes a few milliseconds.
+	// A step of a deletion is one transaction, which other writes wait for. It costs
+	// a sync, something for each entry, and little for their bytes, which are pages that are only given back.
 	deleteEntries = 512
-	deleteBytes   = 4 << 20
+	deleteBytes   = 64 << 20
 	// deletePause bounds the rest after a step.
 	deletePause = 50 * time.Millisecond
 )

@@ -160,8 +160,16 @@ func TestTheStateWitnessesConfigurationsAndEveryThousandEntries(t *testing.T) {
 	if s.witness.GetIndex() != 2 {
 		t.Error("witnessed every entry")
 	}
-	f.ApplyBatch([]*raft.Log{{Index: 2 + witnessEvery, Term: 2, Type: raft.LogCommand}})
-	if s.witness.GetIndex() != 2+witnessEvery || s.witness.GetTerm() != 2 || string(s.witness.GetConfiguration()) != "c" {
+	f.ApplyBatch([]*raft.Log{{Index: 4, Term: 2, Type: raft.LogCommand, Data: make([]byte, witnessBytes-10)}})
+	if s.witness.GetIndex() != 2 {
+		t.Error("witnessed too few bytes")
+	}
+	f.ApplyBatch([]*raft.Log{{Index: 5, Term: 2, Type: raft.LogCommand, Data: make([]byte, 10)}})
+	if s.witness.GetIndex() != 5 {
+		t.Error("many bytes were not witnessed")
+	}
+	f.ApplyBatch([]*raft.Log{{Index: 5 + witnessEvery, Term: 2, Type: raft.LogCommand}})
+	if s.witness.GetIndex() != 5+witnessEvery || s.witness.GetTerm() != 2 || string(s.witness.GetConfiguration()) != "c" {
 		t.Errorf("got %v", s.witness)
 	}
 }

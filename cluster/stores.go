@@ -160,13 +160,6 @@ func (s *stores) clear() error {
 	return errors.Join(errs...)
 }
 
-// size is how much disk the store in use takes.
-func (s *stores) size() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now.Size()
-}
-
 // Close closes all of them; the state must be closed, and all its views.
 func (s *stores) Close() error {
 	s.mu.Lock()

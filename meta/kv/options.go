@@ -17,6 +17,8 @@ type Options struct {
 	Memtable uint64
 	// Logger receives Pebble's messages; nil discards them.
 	Logger Logger
+	// Still starts no compactions: for a store that is opened to change a row and closed again.
+	Still bool
 	// Memory keeps all files in memory; nil means the disk.
 	Memory *Memory
 	// Watch is told when a write begins, and by its answer when it ends, so that
@@ -65,6 +67,7 @@ func (o Options) pebble() *pebble.Options {
 	if o.Logger != nil {
 		p.Logger = o.Logger
 	}
+	p.DisableAutomaticCompactions = o.Still
 	if o.Memory != nil {
 		p.FS = o.Memory
 	}
