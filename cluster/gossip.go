@@ -302,34 +302,6 @@ func (d gossipDelegate) NotifyJoin(n *memberlist.Node)   { d.g.note(n, true) }
 func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.g.note(n, true) }
 func (d gossipDelegate) NotifyLeave(n *memberlist.Node)  { d.g.note(n, false) }
 
-// NotifyConflict hears of one id at two addresses: a node that has just moved,
-// or two that run on copies of one data directory.
-func (d gossipDelegate) NotifyConflict(known, other *memberlist.Node) {
-	if d.g.tellOnce(other.Name + " " + other.Address()) {
-		d.g.cfg.Log.Warn("one node id at two addresses: it has just moved, or a data directory was copied",
-			"id", other.Name, "known", known.Address(), "other", other.Address())
-	}
-	p, err := readPeer(other)
-	if other.Name != d.g.cfg.NodeID || err != nil {
-		return
-	}
-	select {
-	case d.g.twins <- p.NodeAddr:
-	default: // one is waiting already
-	}
-}
-
-// tellOnce says whether the log lacks this yet.
-func (g *gossip) tellOnce(what string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.told[what] || len(g.told) >= toldMost {
-		return false
-	}
-	g.told[what] = true
-	return true
-}
-
 func (gossipDelegate) NotifyMsg([]byte)                {}
 func (gossipDelegate) GetBroadcasts(int, int) [][]byte { return nil }
 func (gossipDelegate) LocalState(bool) []byte          { return nil }

@@ -49,9 +49,11 @@ func (n *Node) MayLeave(ctx context.Context, force bool, by *metav1.Envelope) er
 // restart on it is refused. Call it when nobody is served any more, after
 // StepDown, and end Run after it. An error: the node is still a member.
 func (n *Node) Leave(ctx context.Context, force bool, by *metav1.Envelope) error {
+	n.leaving.Store(true)
 	if _, err := n.Remove(ctx, n.id, force, false, by); err != nil {
 		// The answer may have been lost, or the node removed by an earlier call.
 		if !n.wasRemoved(ctx) {
+			n.leaving.Store(false)
 			return fmt.Errorf("leave the cluster: %w", err)
 		}
 	}
@@ -75,23 +77,20 @@ func (n *Node) depart(how string) error {
 func (n *Node) watchMembership(ctx context.Context) error {
 	w := &watch{node: n, heard: time.Now(), members: map[string]bool{}}
 	return every(ctx, n.cfg.brisk(membersEvery), func(ctx context.Context) error {
-		if n.dir.who().ClusterID == "" {
+		if n.dir.who().ClusterID == "" || n.leaving.Load() {
 			return nil
 		}
 		if err := w.forgetOthers(); err != nil {
 			return err
 		}
 		how := w.ended(ctx)
-		if how == "" || ctx.Err() != nil {
-			return nil
+		if how == "" || ctx.Err() != nil || n.leaving.Load() {
+			return nil // Leave marks the directory, and whoever called it ends the node
 		}
 		if err := n.depart(how); err != nil {
 			return err
 		}
 		who := n.dir.who()
-		if who.Departed.How == howLeft {
-			return nil // Leave ends the node
-		}
 		return departedError(n.id, who.ClusterID, who.Departed)
 	})
 }

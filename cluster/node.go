@@ -68,6 +68,8 @@ type Node struct {
 	locks    sync.WaitGroup
 	// changing serialises judged changes of the membership on the leader.
 	changing sync.Mutex
+	// leaving is set while Leave is under way: then the end of the membership is no surprise.
+	leaving atomic.Bool
 	// began is when the process did, for telling which of two clones is younger.
 	began time.Time
 
