@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/meta"
-	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -89,7 +88,7 @@ func (c *checkpoints) make(path string) (*checkpoint, error) {
 	if err := c.state.Checkpoint(path); err != nil {
 		return nil, err
 	}
-	store, err := kv.Open(path, kv.Options{})
+	store, err := openStore(path)
 	if err != nil {
 		return nil, err
 	}

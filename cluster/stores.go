@@ -88,6 +88,9 @@ func openStores(dataDir string, o kv.Options) (*stores, error) {
 	return s, nil
 }
 
+// openStore opens a store that only one goroutine looks into, such as a checkpoint.
+func openStore(path string) (*kv.Store, error) { return kv.Open(path, kv.Options{}) }
+
 // open opens one store as this node uses it.
 func (s *stores) open(path string) (*kv.Store, error) { return kv.Open(path, s.options) }
 
