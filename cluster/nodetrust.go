@@ -20,7 +20,7 @@ func (n *Node) openTrust() (err error) {
 	if n.trust, err = NewTrust(n.cfg.Secrets, n.id); err != nil {
 		return err
 	}
-	n.trust.setBook(n.nodes)
+	n.trust.setBook(n)
 	if n.cfg.OperatorCA != nil {
 		return n.trust.LoadOperatorCA(*n.cfg.OperatorCA)
 	}
@@ -59,6 +59,13 @@ func (n *Node) ReloadOperatorCA() error {
 	}
 	n.recheck()
 	return nil
+}
+
+// node is one entry of the address book in this node's own state.
+func (n *Node) node(id string) (*metav1.Node, error) {
+	v := n.state.View()
+	defer v.Close()
+	return v.Node(id)
 }
 
 func (n *Node) recheck() {

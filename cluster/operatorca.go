@@ -77,7 +77,7 @@ func (t *Trust) LoadOperatorCA(c OperatorCA) error {
 	if err != nil {
 		return err
 	}
-	if err := t.rightName(t.nodeID, o.leaf.Leaf.DNSNames, o.name); err != nil && t.book != nil {
+	if err := t.rightName(t.nodeID, o.leaf.Leaf.DNSNames, o.name); err != nil {
 		return fmt.Errorf("cluster.tls.certificate %s: %w", c.Certificate, err)
 	}
 	t.operator.Store(o)

@@ -225,6 +225,20 @@ func TestAClusterFormsWithTheOperatorsCertificates(t *testing.T) {
 	}
 }
 
+// testBook is an address book.
+type testBook []*metav1.Node
+
+func (b testBook) nodes() []*metav1.Node { return b }
+
+func (b testBook) node(id string) (*metav1.Node, error) {
+	for _, n := range b {
+		if n.GetId() == id {
+			return n, nil
+		}
+	}
+	return nil, nil
+}
+
 func TestAnEndOfAConnectionMustBeWhoItJoinedAs(t *testing.T) {
 	ca := newTestCA(t, "root", nil)
 	a, err := operatedTrust(ca, "node-a", "pontoon-a.example.com")
@@ -261,7 +275,7 @@ func TestAnEndOfAConnectionMustBeWhoItJoinedAs(t *testing.T) {
 		{"says no id", recorded, "", "", []string{`node "", which is no node id`}},
 		{"says rubbish", recorded, "", "A\x00b", []string{"no node id"}},
 	} {
-		a.setBook(func() []*metav1.Node { return c.book })
+		a.setBook(testBook(c.book))
 		j, err := a.Judge(cs, transport.End{Dialled: c.dialled, Claimed: c.says})
 		if len(c.refusal) == 0 && (err != nil || j.NodeID != c.says || j.Name != "pontoon-b.example.com" || j.By != authorityID(ca.cert)) {
 			t.Errorf("%s: %+v, %v", c.name, j, err)

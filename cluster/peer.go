@@ -107,15 +107,11 @@ func (t *Trust) rightName(nodeID string, names []string, name string) error {
 	if t.book == nil {
 		return nil
 	}
-	recorded, owner := "", ""
-	for _, n := range t.book() {
-		switch {
-		case n.GetId() == nodeID:
-			recorded = n.GetCertificateName()
-		case n.GetCertificateName() == name:
-			owner = n.GetId()
-		}
+	row, err := t.book.node(nodeID)
+	if err != nil {
+		return fmt.Errorf("the name that node %s joined with: %w", nodeID, err)
 	}
+	recorded := row.GetCertificateName()
 	if recorded == "" || recorded == name {
 		return nil
 	}
@@ -125,14 +121,31 @@ func (t *Trust) rightName(nodeID string, names []string, name string) error {
 		}
 	}
 	advice := "; a node keeps the name that it joined with: give it a certificate for that name, or let it leave and join as a new node"
-	if owner != "" {
+	if owner := t.ownerOf(name); owner != "" {
 		advice = fmt.Sprintf(", which is recorded for node %s: were the certificates of these two nodes swapped?", owner)
 	}
 	return fmt.Errorf("node %s joined with the certificate name %q, its certificate is for %q%s", nodeID, recorded, name, advice)
 }
 
-// setBook gives the address book, which has the pairs that rightName enforces; once, before connections are made.
-func (t *Trust) setBook(nodes func() []*metav1.Node) { t.book = nodes }
+// addressBook has the pairs of node id and certificate name.
+type addressBook interface {
+	// node answers nil for an id that is not there.
+	node(id string) (*metav1.Node, error)
+	nodes() []*metav1.Node
+}
+
+// ownerOf is the node that joined with a certificate name, if any.
+func (t *Trust) ownerOf(name string) string {
+	for _, n := range t.book.nodes() {
+		if n.GetCertificateName() == name {
+			return n.GetId()
+		}
+	}
+	return ""
+}
+
+// setBook gives the address book; once, before connections are made.
+func (t *Trust) setBook(b addressBook) { t.book = b }
 
 // verify checks the peer's certificate and says what it stands for.
 func (t *Trust) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage) (transport.Judgement, error) {

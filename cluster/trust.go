@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
 // The cluster secret is all that nodes share. Everything that follows from it
@@ -45,7 +43,7 @@ type Trust struct {
 	nodeID string
 	now    func() time.Time
 	// book is the address book of the cluster; nil: no pairs of node id and certificate name are known.
-	book func() []*metav1.Node
+	book addressBook
 	// reloading orders reloads; state and operator are replaced as a whole.
 	reloading sync.Mutex
 	state     atomic.Pointer[trustState]

@@ -59,6 +59,15 @@ func (t *txn) removeNode(c *metav1.RemoveNode) (*metav1.Result, error) {
 	return nil, nil
 }
 
+// Node answers one entry of the address book, nil if it is not there.
+func (v *View) Node(id string) (*metav1.Node, error) {
+	row := &metav1.Node{}
+	if !v.read(nameKey(v.key[:0], rangeNode, id), row) {
+		return nil, v.err
+	}
+	return row, nil
+}
+
 // Nodes lists the address book.
 func (v *View) Nodes() ([]*metav1.Node, error) { return v.nodes() }
 
