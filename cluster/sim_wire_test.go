@@ -299,4 +299,3 @@ func (l *simListener) Close() error {
 }
 
 func (l *simListener) Addr() net.Addr { return l.addr }
-
