@@ -118,6 +118,11 @@ fuzz: ## fuzz every target for FUZZTIME (30s) each
 		done; \
 	done
 
+.PHONY: sim
+sim: ## DURATION (1h) of simulated cluster time on NODES (3) nodes with faults; SEED=n repeats the faults of a run
+	go test -count=1 -v -timeout 1h ./cluster -run '^TestTheClusterKeepsItsPromisesUnderSimulatedFaults$$' \
+		-sim.duration=$(or $(DURATION),1h) -sim.nodes=$(or $(NODES),3) -sim.seed=$(or $(SEED),0)
+
 .PHONY: conformance
 conformance: tools build ## the official suite, TIMES (20) times on S3 and on a directory: CONFORMANCE=<path to the built suite> (RESTARTING=1 restarts nodes meanwhile)
 	@[ -x "$(CONFORMANCE)" ] || { echo "CONFORMANCE=<path> names the built suite: go build in the folder conformance of"; \

@@ -37,6 +37,12 @@ func (d *simDisk) hang() {
 	}
 }
 
+func (d *simDisk) hangs() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hung != nil
+}
+
 func (d *simDisk) work() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -291,7 +291,7 @@ func (d *driver) blackout() func() {
 func (d *driver) restart(move bool) func() {
 	sl := d.any()
 	p := sl.live()
-	if p == nil || sl.busy.Swap(true) {
+	if p == nil || p.disk.hangs() || sl.busy.Swap(true) { // nobody ends in good order on a hung disk
 		return nil
 	}
 	d.work.Go(func() {

@@ -17,10 +17,19 @@ import (
 )
 
 var (
-	simDuration = flag.Duration("sim.duration", 10*time.Minute, "cluster time of TestTheClusterKeepsItsPromisesUnderSimulatedFaults")
+	simDuration = flag.Duration("sim.duration", simDefault(), "cluster time of TestTheClusterKeepsItsPromisesUnderSimulatedFaults")
 	simSeed     = flag.Uint64("sim.seed", 0, "seed of its faults and clients; 0: a new one")
 	simNodes    = flag.Int("sim.nodes", 3, "its nodes")
 )
+
+// simDefault is ten minutes, or two under the race detector, which takes several times as long.
+func simDefault() time.Duration {
+	info, _ := debug.ReadBuildInfo()
+	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return 2 * time.Minute
+	}
+	return 10 * time.Minute
+}
 
 // simulation is one run.
 type simulation struct {
