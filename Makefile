@@ -46,7 +46,7 @@ MILLION  ?= 1000000
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/pontoon, static, with its version stamped
@@ -132,8 +132,8 @@ conformance: tools build ## the official suite, TIMES (20) times on S3 and on a 
 
 .PHONY: e2e
 e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders
-	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader)' \
-		-binary=$(BIN)/pontoon -long -kills=$(KILLS)
+	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader|TestClusterChurns)' \
+		-binary=$(BIN)/pontoon -long -kills=$(KILLS) -cycles=$(CYCLES)
 
 .PHONY: bench
 bench: tools build ## the figures, side by side with plain servers on this machine

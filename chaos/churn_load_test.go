@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -32,9 +33,17 @@ type pushed struct{ repo, tag, digest string }
 // clientRetries is how often a client repeats a push before it gives up, waiting longer each time, about eight seconds in all.
 const clientRetries = 5
 
+// client is the id-th of pushers or of pullers: every second one keeps its connections, the others open one for each request,
+// which the balancer deals to the next node. Go repeats a request by itself only on a connection that was kept.
+func (f *traffic) client(id int) *registry {
+	r := at(f.registry)
+	r.client.Transport.(*http.Transport).DisableKeepAlives = id%2 == 1
+	return r
+}
+
 // pusher pushes one image after the other, and repeats what failed.
 func (f *traffic) pusher(ctx context.Context, id int) {
-	r := at(f.registry)
+	r := f.client(id)
 	defer r.client.CloseIdleConnections()
 	repo := fmt.Sprintf("churn/writer%d", id)
 	for i := 0; ctx.Err() == nil; i++ {
@@ -73,8 +82,8 @@ func (f *traffic) pushDone(image pushed, err error, retries int, took time.Durat
 
 // puller pulls images whose push was acknowledged, the newest of all as often as any other. A pull may fail only because its
 // own connection was cut, and must then succeed when repeated.
-func (f *traffic) puller(ctx context.Context) {
-	r := at(f.registry)
+func (f *traffic) puller(ctx context.Context, id int) {
+	r := f.client(id)
 	defer r.client.CloseIdleConnections()
 	for ctx.Err() == nil {
 		image, any := f.pick()
@@ -120,7 +129,7 @@ func (f *traffic) pullDone(image pushed, err error, attempt int) bool {
 	return true
 }
 
-// settled waits until so many more pushes have been acknowledged.
+// goesOn waits until so many more pushes have been acknowledged.
 func (f *traffic) goesOn(within time.Duration, more int) error {
 	f.mu.Lock()
 	from := len(f.acks)

@@ -35,7 +35,7 @@ func TestClusterChurnsUnderLoad(t *testing.T) {
 	t.Logf("seed %d: -seed=%d -cycles=%d runs the same again", given, given, rounds)
 	d := newDeployment(t, newBucket(t), options{drain: "2s", slots: mostNodes})
 	c := &churn{t: t, d: d, chance: rand.New(rand.NewPCG(given, 0)), watch: &watch{},
-		traffic: &traffic{registry: d.url(), push: 600 * time.Millisecond, pull: 200 * time.Millisecond}}
+		traffic: &traffic{registry: d.url(), push: 250 * time.Millisecond, pull: 100 * time.Millisecond}}
 	d.settle(settling)
 	c.watch.expect("start", 1, d.nodes)
 
@@ -44,7 +44,7 @@ func TestClusterChurnsUnderLoad(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range clients {
 		group.Go(func() { c.traffic.pusher(working, i) })
-		group.Go(func() { c.traffic.puller(working) })
+		group.Go(func() { c.traffic.puller(working, i) })
 	}
 	group.Go(func() { c.watch.run(working) })
 	finish := sync.OnceFunc(func() {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,6 +48,7 @@ type options struct {
 	cut   string // http.draintimeout; empty: the default
 	idle  string // http.idlebody; empty: the default
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
+	quiet bool   // no line in the log for each request
 	first int    // so many nodes found the cluster; 0: three
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
@@ -131,6 +133,9 @@ func (d *deployment) configOf(n *node, join []string) string {
 		"    addr: " + n.debug,
 		"  proxyprotocol:",
 		"    trusted: [127.0.0.0/8]",
+	}
+	if d.options.quiet {
+		lines = slices.Insert(lines, slices.Index(lines, "http:"), "  accesslog:", "    disabled: true")
 	}
 	if d.options.drain != "" {
 		lines = append(lines, "  drain:", "    delay: "+d.options.drain)

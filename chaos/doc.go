@@ -13,6 +13,7 @@
 // helm and cosign, and root), and its figures hold for one machine that runs the
 // servers and their clients alike.
 //
-// Some tests are too long for every change. They are asked for by flags of the test binary, which the Makefile sets:
-// -long (make e2e), -conformance (make conformance), -figures (make bench).
+// Some tests are too long for every change, or run shorter there. They are asked for by flags of the test binary, which the
+// Makefile sets: -long (make e2e), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
+// -figures (make bench), -million (make bench-million).
 package chaos

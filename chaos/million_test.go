@@ -25,7 +25,7 @@ func TestFiguresOfManyManifests(t *testing.T) {
 		return
 	}
 	// One node is filled alone, which is faster, and the others join; a small log is compacted often.
-	d := newDeployment(t, newDirectory(t), options{drain: "0s", first: 1, cluster: []string{"log:", "  bytes: 64MiB"}})
+	d := newDeployment(t, newDirectory(t), options{drain: "0s", first: 1, quiet: true, cluster: []string{"log:", "  size: 64MiB"}})
 	leader := d.leader(20 * time.Second)
 	if err := at(leader.url()).pushBlob(t.Context(), millionRepo, []byte("{}")); err != nil {
 		t.Fatal(err)
