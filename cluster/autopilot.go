@@ -232,6 +232,11 @@ func (p *pilot) RemoveFailedServer(s *autopilot.Server) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), changeTime)
 	defer cancel()
+	p.node.changing.Lock()
+	defer p.node.changing.Unlock()
+	if suffrage, member := memberIn(p.node.raft().GetConfiguration().Configuration(), string(s.ID)); !member || suffrage == raft.Voter {
+		return // it was removed, or promoted, since autopilot looked
+	}
 	if err := p.node.expel(ctx, string(s.ID), &metav1.Envelope{Actor: &metav1.Actor{Name: "system:voters", Method: "system"}}); err != nil {
 		p.node.log.Warn("a dead member could not be removed, it will be tried again", "member", s.ID, "name", s.Name, "error", err)
 		return

@@ -50,7 +50,14 @@ func (n *Node) MayLeave(ctx context.Context, force bool, by *metav1.Envelope) er
 // StepDown, and end Run after it. An error: the node is still a member.
 func (n *Node) Leave(ctx context.Context, force bool, by *metav1.Envelope) error {
 	n.leaving.Store(true)
-	if _, err := n.Remove(ctx, n.id, force, false, by); err != nil {
+	_, err := n.Remove(ctx, n.id, force, false, by)
+	for attempt := 0; meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN && !n.wasRemoved(ctx); attempt++ {
+		if _, tenure := n.leaders.now(); !pause(ctx, tenure, attempt) {
+			break
+		}
+		_, err = n.Remove(ctx, n.id, force, false, by)
+	}
+	if err != nil {
 		// The answer may have been lost, or the node removed by an earlier call.
 		if !n.wasRemoved(ctx) {
 			n.leaving.Store(false)
@@ -202,12 +209,12 @@ func (n *Node) leftBehind(ctx context.Context) bool {
 
 // membership answers as the leader; a node that does not lead says nothing.
 func (n *Node) membership(caller string) *clusterv1.MembershipResponse {
-	latest := n.raft().GetConfiguration()
-	if n.opened.Load() == nil || latest.Error() != nil || latest.Index() > n.raft().CommitIndex() {
+	if n.opened.Load() == nil || n.configured(caller) {
 		return &clusterv1.MembershipResponse{}
 	}
-	for _, s := range latest.Configuration().Servers {
-		if string(s.ID) == caller {
+	// Raft does not tell whether its latest configuration is committed. The row goes only after that was.
+	for _, m := range n.nodes() {
+		if m.GetId() == caller {
 			return &clusterv1.MembershipResponse{}
 		}
 	}

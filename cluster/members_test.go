@@ -366,3 +366,22 @@ func TestAChangeOfMembersIsNotInterruptedByALostAnswer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAStaleJudgementBringsNobodyBack: autopilot may act on what it saw before a removal.
+func TestAStaleJudgementBringsNobodyBack(t *testing.T) {
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	if _, err := leader.Remove(t.Context(), followers[0].id, true, false, operator()); err != nil {
+		t.Fatal(err)
+	}
+	late := raftNow{leader.Node}
+	if err := late.AddVoter(raftID(followers[0]), raftAddress(followers[0]), 0, 0).Error(); err != nil {
+		t.Error(err)
+	}
+	if err := late.DemoteVoter(raftID(followers[0]), 0, 0).Error(); err != nil {
+		t.Error(err)
+	}
+	if leader.configured(followers[0].id) {
+		t.Error("the removed node is a member again")
+	}
+}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,20 +14,28 @@ func (r raftNow) AddNonvoter(id raft.ServerID, a raft.ServerAddress, prev uint64
 	return r.n.raft().AddNonvoter(id, a, prev, changeTime)
 }
 
+// AddVoter promotes only who is a member without a vote at this moment: autopilot judges by a state that
+// may be older than a removal, and would bring the removed node back.
 func (r raftNow) AddVoter(id raft.ServerID, a raft.ServerAddress, prev uint64, _ time.Duration) raft.IndexFuture {
-	if r.n.votes(string(id)) {
-		return done{} // autopilot judges by a state that is older than its own last step
-	}
-	r.n.log.Info("a node votes from now on", "voter", id)
-	return r.n.raft().AddVoter(id, a, prev, changeTime)
+	return r.change(id, raft.Nonvoter, "a node votes from now on", func() raft.IndexFuture { return r.n.raft().AddVoter(id, a, prev, changeTime) })
 }
 
+// DemoteVoter is as careful.
 func (r raftNow) DemoteVoter(id raft.ServerID, prev uint64, _ time.Duration) raft.IndexFuture {
-	if !r.n.votes(string(id)) {
+	return r.change(id, raft.Voter, "a node votes no longer", func() raft.IndexFuture { return r.n.raft().DemoteVoter(id, prev, changeTime) })
+}
+
+// change makes one change of a member's suffrage, alone among all changes, and waits for it.
+func (r raftNow) change(id raft.ServerID, from raft.ServerSuffrage, what string, make func() raft.IndexFuture) raft.IndexFuture {
+	r.n.changing.Lock()
+	defer r.n.changing.Unlock()
+	if s, member := memberIn(r.n.raft().GetConfiguration().Configuration(), string(id)); !member || s != from {
 		return done{}
 	}
-	r.n.log.Info("a node votes no longer", "member", id)
-	return r.n.raft().DemoteVoter(id, prev, changeTime)
+	r.n.log.Info(what, "member", id)
+	f := make()
+	_ = f.Error() // autopilot asks for it again
+	return f
 }
 
 func (r raftNow) RemoveServer(id raft.ServerID, prev uint64, _ time.Duration) raft.IndexFuture {
@@ -51,7 +58,12 @@ type done struct{}
 func (done) Error() error  { return nil }
 func (done) Index() uint64 { return 0 }
 
-// votes says whether a node has a vote in the latest configuration.
-func (n *Node) votes(id string) bool {
-	return slices.Contains(voters(n.raft().GetConfiguration().Configuration()), id)
+// memberIn answers a node's suffrage in a configuration, and whether it is in it.
+func memberIn(c raft.Configuration, id string) (raft.ServerSuffrage, bool) {
+	for _, s := range c.Servers {
+		if string(s.ID) == id {
+			return s.Suffrage, true
+		}
+	}
+	return raft.Nonvoter, false
 }

@@ -22,7 +22,7 @@ func (n *Node) removeHere(ctx context.Context, node string, force, dryRun bool, 
 	// One change at a time: each is judged by what the one before it left.
 	n.changing.Lock()
 	defer n.changing.Unlock()
-	spare, err := n.removable(ctx, id, force)
+	spare, err := n.removable(ctx, n.raft().GetConfiguration().Configuration().Servers, id, force)
 	if err != nil || dryRun {
 		return id, err
 	}
@@ -47,8 +47,7 @@ func (n *Node) removeHere(ctx context.Context, node string, force, dryRun bool, 
 }
 
 // removable judges the removal, and answers a healthy member without a vote that should get that of the removed one first.
-func (n *Node) removable(ctx context.Context, id string, force bool) (spare string, err error) {
-	servers := n.raft().GetConfiguration().Configuration().Servers
+func (n *Node) removable(ctx context.Context, servers []raft.Server, id string, force bool) (spare string, err error) {
 	answers := n.whoAnswers(ctx, servers)
 	var left, healthy, all, up int
 	voter := false
