@@ -186,3 +186,59 @@ func BenchmarkMillionManifests(b *testing.B) {
 		b.ReportMetric(time.Since(began).Seconds(), "restart-"+r.name+"-s")
 	}
 }
+
+// BenchmarkCompaction fills a log to 512 MiB, deletes half of it as a compaction does, and
+// writes meanwhile: entries of few commands, and full groups.
+func BenchmarkCompaction(b *testing.B) {
+	for _, size := range []int{400, 4 << 10, 170 << 10} {
+		b.Run(fmt.Sprintf("entry=%d", size), func(b *testing.B) {
+			logs, err := openLog(b.TempDir(), func(err error) { b.Error(err) })
+			if err != nil {
+				b.Fatal(err)
+			}
+			data, next := bytes.Repeat([]byte("x"), size), uint64(1)
+			store := func(n int) {
+				entries := make([]*raft.Log, n)
+				for i := range entries {
+					entries[i] = &raft.Log{Index: next, Term: 1, Data: data}
+					next++
+				}
+				if err := logs.StoreLogs(entries); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for logs.Bytes() < 512<<20 {
+				store(max(1, (32<<20)/size))
+			}
+			var longest, quiet time.Duration
+			timed := func() time.Duration { began := time.Now(); store(1); return time.Since(began) }
+			for range 50 {
+				quiet = max(quiet, timed())
+			}
+			from, _ := logs.tail(256 << 20)
+			done := make(chan time.Duration, 1)
+			go func() {
+				began := time.Now()
+				if err := logs.DeleteRange(1, from-1); err != nil {
+					b.Error(err)
+				}
+				done <- time.Since(began)
+			}()
+			writes := 0
+			for {
+				select {
+				case took := <-done:
+					b.Logf("%d entries in %v: %d writes, longest %v (before: %v)", from-1, took, writes, longest, quiet)
+					b.ReportMetric(float64(took.Milliseconds()), "compaction-ms")
+					b.ReportMetric(float64(longest.Microseconds())/1000, "longest-write-ms")
+					if err := logs.Close(); err != nil {
+						b.Error(err)
+					}
+					return
+				default:
+					longest, writes = max(longest, timed()), writes+1
+				}
+			}
+		})
+	}
+}
