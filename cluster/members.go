@@ -90,9 +90,33 @@ const verbTime = 10 * time.Second
 // Remove removes a member for good, from any node: its id never belongs to the
 // cluster again. It answers the id. Refused when it costs the quorum or the last
 // tolerated failure, unless force says so; the last voter cannot be removed. dryRun only judges.
+//
+// A leader may lose its place while the removal is under way, and its answer with it. So the id is found first, and
+// the leader asked again until one knows: that no member has the id is then what was wanted. Whoever says so
+// has opened its term, so what earlier leaders began has either been committed or never will be.
 func (n *Node) Remove(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, verbTime)
 	defer cancel()
+	id, err := n.askToRemove(ctx, node, force, true, by)
+	if err != nil || dryRun {
+		return id, err
+	}
+	for attempt := 0; ; attempt++ {
+		_, err := n.askToRemove(ctx, id, force, false, by)
+		switch {
+		case err == nil, meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN:
+			return id, nil
+		case isRefusal(err) && meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN:
+			return "", err
+		}
+		if _, tenure := n.leaders.now(); !pause(ctx, tenure, attempt) {
+			return "", unknownOutcome("node %s may or may not have been removed: %v", id, err)
+		}
+	}
+}
+
+// askToRemove asks the leader, here or on another node.
+func (n *Node) askToRemove(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
 	return asked(ctx, n,
 		func(ctx context.Context) (string, error) { return n.removeHere(ctx, node, force, dryRun, by) },
 		func(ctx context.Context, leader clusterv1.NodeServiceClient) (string, error) {
