@@ -21,7 +21,7 @@ func TestClientsPushAndPullWhileTheLeaderDies(t *testing.T) {
 		// A layer over 1 GiB takes longer than a few seconds: between two kills there is time to push it again.
 		during, whole = 10*time.Minute, 45*time.Second
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), during+8*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), during+20*time.Minute)
 	defer cancel()
 	c := &crowd{t: t, ctx: ctx, d: d, pictures: p, until: time.Now().Add(during), tallies: map[string]*tally{}}
 	c.everyDay()

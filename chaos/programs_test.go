@@ -36,7 +36,11 @@ func newProgram(t testing.TB, name string) program {
 }
 
 func (p program) run(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	within := 3 * time.Minute
+	if *long { // 1 GiB beside eight other clients
+		within = 10 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Env, cmd.Dir = p.env, p.home
@@ -100,7 +104,7 @@ type regctl struct {
 	registry string
 }
 
-const regctlChunk = 3<<20 + 1
+const regctlChunk = 8<<20 + 1
 
 func newRegctl(t testing.TB, registry string) client {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -60,5 +61,24 @@ func (w *watch) note(n *node, what string, tolerance int) {
 	if low {
 		w.drops = append(w.drops, fmt.Sprintf("%s: %s says that %d more may fail, before that %d; expected at least %d",
 			what, n.name, tolerance, before, w.floor))
+	}
+}
+
+func TestADropIsNotedWhenANodeSaysItTwice(t *testing.T) {
+	w, n, other := &watch{}, &node{name: "node1"}, &node{name: "node2"}
+	w.expect("calm", 1, nil)
+	for _, said := range []struct {
+		by        *node
+		tolerance int
+	}{{n, 0}, {other, 0}, {n, 1}, {n, 0}} {
+		w.note(said.by, "calm", said.tolerance)
+	}
+	if len(w.drops) != 0 {
+		t.Fatalf("noted without a second answer: %v", w.drops)
+	}
+	w.note(n, "calm", 0)
+	w.note(n, "before", -1) // asked before the change
+	if len(w.drops) != 1 || w.least != 0 {
+		t.Fatalf("noted %v, least %d", w.drops, w.least)
 	}
 }
