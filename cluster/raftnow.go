@@ -11,16 +11,21 @@ import (
 // Raft is re-created in place, and bounds what autopilot would wait for without end.
 type raftNow struct{ n *Node }
 
-func (r raftNow) AddNonvoter(id raft.ServerID, a raft.ServerAddress, prev uint64, _ time.Duration) raft.IndexFuture {
-	return r.n.raft().AddNonvoter(id, a, prev, changeTime)
+// AddNonvoter adds nobody: who joins is let in by admit, and autopilot does not ask for it.
+func (r raftNow) AddNonvoter(raft.ServerID, raft.ServerAddress, uint64, time.Duration) raft.IndexFuture {
+	return done{}
 }
 
-func (r raftNow) AddVoter(id raft.ServerID, a raft.ServerAddress, prev uint64, _ time.Duration) raft.IndexFuture {
-	if r.n.votes(string(id)) {
-		return done{} // autopilot judges by a state that is older than its own last step
+// AddVoter gives a vote to a member without one, and to nobody else: autopilot judges by
+// a state that is older than its own last step, and than a removal, which this would undo. Raft
+// refuses it once there is another configuration than the one that was looked at.
+func (r raftNow) AddVoter(id raft.ServerID, a raft.ServerAddress, _ uint64, _ time.Duration) raft.IndexFuture {
+	now, index := r.n.agreed()
+	if !slices.ContainsFunc(now.Servers, func(s raft.Server) bool { return s.ID == id && s.Suffrage != raft.Voter }) {
+		return done{}
 	}
 	r.n.log.Info("a node votes from now on", "voter", id)
-	return r.n.raft().AddVoter(id, a, prev, changeTime)
+	return r.n.raft().AddVoter(id, a, index, changeTime)
 }
 
 func (r raftNow) DemoteVoter(id raft.ServerID, prev uint64, _ time.Duration) raft.IndexFuture {
@@ -50,6 +55,16 @@ type done struct{}
 
 func (done) Error() error  { return nil }
 func (done) Index() uint64 { return 0 }
+
+// agreed is the last configuration that was committed and applied, and its index, which
+// Raft tells nobody: GetConfiguration answers one that may yet be lost, with index 0.
+func (n *Node) agreed() (raft.Configuration, uint64) {
+	w := n.state.Witness()
+	if len(w.GetConfiguration()) == 0 {
+		return raft.Configuration{}, 0
+	}
+	return raft.DecodeConfiguration(w.GetConfiguration()), w.GetConfigurationIndex()
+}
 
 // votes says whether a node has a vote in the latest configuration.
 func (n *Node) votes(id string) bool {
