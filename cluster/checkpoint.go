@@ -22,6 +22,9 @@ const (
 	checkpointIdle = 30 * time.Second
 	// checkpointsKept bounds those on disk: the latest, and one that is still being sent.
 	checkpointsKept = 2
+	// checkpointFresh is for how long one serves whoever comes: a node that heals itself
+	// needs one of after it was found odd, and asks until it gets it (M9).
+	checkpointFresh = 30 * time.Second
 )
 
 // checkpoints makes the files of the state available to those that lack it. A
@@ -42,6 +45,7 @@ type checkpoint struct {
 	path    string
 	witness *metav1.Witness
 	files   []archived
+	made    time.Time
 	readers int
 	since   time.Time // of the last reader's end
 }
@@ -60,15 +64,18 @@ func (c *checkpoints) open() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return m, &archiveReader{dir: cp.path, files: cp.files, closed: func() { c.release(cp) }}, nil
 }
 
-// usable is the latest if it will do, or a new one.
+// usable is the latest if it will do, or a new one. An older one does only while there is no room for a new one.
 func (c *checkpoints) usable() (*checkpoint, error) {
-	if n := len(c.all); n > 0 && c.held(c.all[n-1].witness.GetIndex()) {
-		return c.all[n-1], nil
+	if cp := c.latest(); cp != nil && time.Since(cp.made) < checkpointFresh {
+		return cp, nil
 	}
 	if err := c.drop(0); err != nil {
 		return nil, err
 	}
 	if len(c.all) >= checkpointsKept {
+		if cp := c.latest(); cp != nil {
+			return cp, nil
+		}
 		return nil, fmt.Errorf("%d are being sent already", len(c.all))
 	}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
@@ -81,6 +88,14 @@ func (c *checkpoints) usable() (*checkpoint, error) {
 	}
 	c.all = append(c.all, cp)
 	return cp, nil
+}
+
+// latest is the newest if the log still goes on from it, else nil.
+func (c *checkpoints) latest() *checkpoint {
+	if n := len(c.all); n > 0 && c.held(c.all[n-1].witness.GetIndex()) {
+		return c.all[n-1]
+	}
+	return nil
 }
 
 // make takes a checkpoint while entries go on being applied, and lets it witness
@@ -101,7 +116,8 @@ func (c *checkpoints) make(path string) (*checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checkpoint{path: path, witness: w, files: files, since: time.Now()}, nil
+	now := time.Now()
+	return &checkpoint{path: path, witness: w, files: files, made: now, since: now}, nil
 }
 
 func (c *checkpoints) release(cp *checkpoint) {

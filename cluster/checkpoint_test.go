@@ -107,6 +107,42 @@ func TestACheckpointServesAllWhileTheLogGoesOnFromIt(t *testing.T) {
 	}
 }
 
+// TestACheckpointIsNotServedForEver to a node that asks again and again: one that
+// heals itself has no use for a state of before it was found odd, and an idle log goes on from that for ever.
+func TestACheckpointIsNotServedForEver(t *testing.T) {
+	c, state, _ := outgoingState(t)
+	applyAt(t, state, 10)
+	_, asked := openCheckpoint(t, c)
+	if err := asked.Close(); err != nil {
+		t.Fatal(err)
+	}
+	applyAt(t, state, 20)
+	age := func() { // as time does
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, cp := range c.all {
+			cp.made = cp.made.Add(-checkpointFresh)
+		}
+	}
+	age()
+	second, two := openCheckpoint(t, c)
+	if second != 20 || onDisk(t, c) != 1 {
+		t.Errorf("a checkpoint of %d, %d on disk: want one of 20", second, onDisk(t, c))
+	}
+	age()
+	applyAt(t, state, 30)
+	third, three := openCheckpoint(t, c)
+	age()
+	applyAt(t, state, 40)
+	fourth, four := openCheckpoint(t, c)
+	if third != 30 || fourth != 30 || onDisk(t, c) != 2 {
+		t.Errorf("checkpoints of %d and %d, %d on disk: want 30 twice, since two are being sent", third, fourth, onDisk(t, c))
+	}
+	if err := errors.Join(two.Close(), three.Close(), four.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestACheckpointIsOfOneMoment while entries are applied all the time: what it says it
 // is, is what it holds, and its hash is the one that the state had there.
 func TestACheckpointIsOfOneMoment(t *testing.T) {

@@ -194,6 +194,13 @@ func (d *directory) forgetPeer(id string) error {
 	return nil
 }
 
+// acquainted are the ids whose address is known.
+func (d *directory) acquainted() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.peers))
+}
+
 // address is where a peer was last seen, or zero.
 func (d *directory) address(id string) address {
 	d.mu.Lock()

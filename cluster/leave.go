@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
@@ -18,6 +22,8 @@ const (
 	membersEvery = time.Second
 	// leaderless is for how long a node has heard no leader before it asks around whether it was removed.
 	leaderless = 2 * time.Second
+	// proofTime is how long a leader tries to prove that it leads, for whoever asks with askTimeout.
+	proofTime = time.Second
 )
 
 // ErrDeparted ends a node that is no member of its cluster any more.
@@ -124,11 +130,25 @@ func (w *watch) forgetOthers() error {
 		if w.node.host != nil {
 			w.node.host.Forget(id)
 		}
+	}
+	w.members = now
+	return w.forgetAddresses(now)
+}
+
+// forgetAddresses drops those of who is no member, whenever it was removed: before this process
+// began, between two looks, or while gossip still told of it.
+func (w *watch) forgetAddresses(members map[string]bool) error {
+	if leader, _ := w.node.leaders.now(); leader == "" || !members[w.node.id] {
+		return nil // this node may not know yet who the members are
+	}
+	for _, id := range w.node.dir.acquainted() {
+		if members[id] {
+			continue
+		}
 		if err := w.node.dir.forgetPeer(id); err != nil {
 			return fmt.Errorf("forget the address of node %s: %w", id, err)
 		}
 	}
-	w.members = now
 	return nil
 }
 
@@ -152,21 +172,28 @@ func (w *watch) ended(ctx context.Context) string {
 	return ""
 }
 
-// wasRemoved asks every node that may lead. Only a leader's committed configuration counts: a
+// wasRemoved asks every node that may lead, all at once: one that swallows the question must not
+// use up the time of the others. Only a leader's committed configuration counts: a
 // member that lags, or a change that was never committed, must end nobody.
 func (n *Node) wasRemoved(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	var removed atomic.Bool
+	var asking sync.WaitGroup
 	for _, id := range n.acquaintances() {
-		peer, err := n.peer(id)
-		if err != nil {
-			continue
-		}
-		if a, err := peer.Membership(ctx, &clusterv1.MembershipRequest{}); err == nil && a.GetRemoved() {
-			return true
-		}
+		asking.Go(func() {
+			peer, err := n.peer(id)
+			if err != nil {
+				return
+			}
+			if a, err := peer.Membership(ctx, &clusterv1.MembershipRequest{}); err == nil && a.GetRemoved() {
+				removed.Store(true)
+				cancel() // one is enough
+			}
+		})
 	}
-	return false
+	asking.Wait()
+	return removed.Load()
 }
 
 // acquaintances are the members that this node knows of, and who gossips to be of this cluster.
@@ -207,16 +234,21 @@ func (n *Node) leftBehind(ctx context.Context) bool {
 	return false
 }
 
-// membership answers as the leader; a node that does not lead says nothing.
-func (n *Node) membership(caller string) *clusterv1.MembershipResponse {
-	if n.opened.Load() == nil || n.configured(caller) {
+// membership answers as the leader; a node that does not lead says nothing. Nor does one that cannot
+// prove that it still leads: the caller may have joined under a leader that it has not heard of yet, and "removed" is for good.
+func (n *Node) membership(ctx context.Context, caller string) *clusterv1.MembershipResponse {
+	before, err := n.readIndex()
+	if err != nil || !n.expelled(caller) || n.catchUp(ctx, proofTime, 0) != nil {
 		return &clusterv1.MembershipResponse{}
 	}
-	// Raft does not tell whether its latest configuration is committed. The row goes only after that was.
-	for _, m := range n.nodes() {
-		if m.GetId() == caller {
-			return &clusterv1.MembershipResponse{}
-		}
-	}
-	return &clusterv1.MembershipResponse{Removed: true}
+	after, err := n.readIndex()
+	return &clusterv1.MembershipResponse{Removed: err == nil && after.term == before.term && n.expelled(caller)}
+}
+
+// expelled says whether a node is neither in the last configuration that was committed
+// nor in a later one: a removal that was not committed may yet be lost with its leader.
+func (n *Node) expelled(id string) bool {
+	agreed, index := n.agreed()
+	return index > 0 && !n.configured(id) &&
+		!slices.ContainsFunc(agreed.Servers, func(s raft.Server) bool { return string(s.ID) == id })
 }

@@ -273,11 +273,91 @@ func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
 	if how := w.ended(t.Context()); how != "" {
 		t.Errorf("it believes that it %s", how)
 	}
-	if followers[1].membership(followers[0].id).GetRemoved() || followers[1].membership("stranger").GetRemoved() {
+	if followers[1].membership(t.Context(), followers[0].id).GetRemoved() || followers[1].membership(t.Context(), "stranger").GetRemoved() {
 		t.Error("a node that does not lead says who was removed")
 	}
 	wires.heal()
 	settle(t, nodes)
+}
+
+// TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved: others may lead by now, and have let him in. It believes to lead for a lease yet.
+func TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved(t *testing.T) {
+	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.TimeScale = 4 }, func(*Node) {}) // a lease of a second
+	leader, _ := leaderOf(t, nodes)
+	if !leader.membership(t.Context(), "stranger").GetRemoved() {
+		t.Error("a leader that leads does not say that a stranger is no member")
+	}
+	wires.isolate(leader.advertise)
+	if _, leads := leader.leads(); !leads {
+		t.Fatal("the leader has stepped down: the test shows nothing")
+	}
+	if leader.membership(t.Context(), "stranger").GetRemoved() {
+		t.Error("a leader that was cut off ends a membership that it may not know of")
+	}
+	wires.heal()
+	settle(t, nodes)
+}
+
+// TestARemovalThatIsNotCommittedEndsNobody: it may be lost with its leader.
+func TestARemovalThatIsNotCommittedEndsNobody(t *testing.T) {
+	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.TimeScale = 4 }, func(*Node) {}) // a lease of a second
+	leader, followers := leaderOf(t, nodes)
+	wires.isolate(leader.advertise)
+	change := leader.raft().RemoveServer(raftID(followers[0]), 0, time.Second)
+	eventually(t, "the leader has it in its log", func() error {
+		if leader.configured(followers[0].id) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if leader.expelled(followers[0].id) {
+		t.Error("it is told that it was removed")
+	}
+	if err := change.Error(); err == nil {
+		t.Error("it was committed: the test shows nothing")
+	}
+}
+
+// TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion: a dead machine among those it asks must not keep it serving old state.
+func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
+	s := &swamp{sunk: map[string]bool{}, up: make(chan struct{})}
+	voting := trio(t)
+	removed := newcomer(t, voting[0], func(c *Config) { c.dial = s.dialer(new(string)) })
+	crewed(t, voting, []*running{removed})
+	slices.SortFunc(voting, func(a, b *running) int { return strings.Compare(a.id, b.id) })
+	if _, err := removed.Transfer(t.Context(), voting[2].id, operator()); err != nil {
+		t.Fatal(err)
+	}
+	removed.leaving.Store(true) // it is asked here
+	if _, err := voting[2].Remove(t.Context(), removed.id, false, false, operator()); err != nil {
+		t.Fatal(err)
+	}
+	removed.host.Forget(voting[0].id) // what stands would end only after a while
+	s.sink(voting[0].advertise)       // the first that is asked, in any order but at once
+	if !removed.wasRemoved(t.Context()) {
+		t.Error("the leader's answer was not heard")
+	}
+	s.drain()
+}
+
+// TestAutopilotGivesNoVoteToWhoWasRemoved, by a state that it looked at before: a vote makes a member of whoever gets it.
+func TestAutopilotGivesNoVoteToWhoWasRemoved(t *testing.T) {
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	if _, err := leader.Remove(t.Context(), followers[0].id, true, false, operator()); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(raft.ServerID, raft.ServerAddress, uint64, time.Duration) raft.IndexFuture{
+		"a vote": raftNow{leader.Node}.AddVoter, "a place": raftNow{leader.Node}.AddNonvoter,
+	} {
+		if err := change(raftID(followers[0]), raftAddress(followers[0]), 0, 0).Error(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if leader.configured(followers[0].id) {
+			t.Fatalf("it was given %s", name)
+		}
+	}
+	crewed(t, []*running{leader, followers[1]}, nil)
 }
 
 func TestLeadershipGoesWhereItIsSent(t *testing.T) {

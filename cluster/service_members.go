@@ -15,7 +15,7 @@ func (s *service) Health(context.Context, *clusterv1.HealthRequest) (*clusterv1.
 // Membership answers as the leader whether the caller is one of us.
 func (s *service) Membership(ctx context.Context, _ *clusterv1.MembershipRequest) (*clusterv1.MembershipResponse, error) {
 	caller, _ := transport.PeerID(ctx)
-	return s.node.membership(caller), nil
+	return s.node.membership(ctx, caller), nil
 }
 
 // Remove removes a member, as the leader.
