@@ -240,7 +240,7 @@ func TestAFullDiskTakesItsNodeOutAndNothingElse(t *testing.T) {
 		}
 		_, err := get("http://"+victim.debug+"/readyz", 2*time.Second)
 		if err == nil || !strings.Contains(err.Error(), "disk full: "+small+" has ") {
-			return fmt.Errorf("it says %v", err)
+			return fmt.Errorf("it says %w", err)
 		}
 		return nil
 	})
