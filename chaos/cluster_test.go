@@ -36,7 +36,7 @@ type options struct {
 	first int    // so many nodes found the cluster; 0: three
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
-	cluster []string // further lines in the cluster section of every node's config
+	cluster []string // further lines in the cluster section of every node's config; NODE stands for its name
 	// before is called when the configs are written and no node runs; nil: nothing.
 	before func(*deployment)
 }
@@ -135,7 +135,7 @@ func (d *deployment) configOf(n *node, join []string) string {
 	}
 	lines = append(lines, "cluster:")
 	for _, line := range d.options.cluster {
-		lines = append(lines, "  "+line)
+		lines = append(lines, "  "+strings.ReplaceAll(line, "NODE", n.name))
 	}
 	return strings.Join(append(lines,
 		"  name: chaos",

@@ -22,7 +22,7 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 	if *long {
 		rounds = 5
 	}
-	d := newDeployment(t, newBucket(t), options{drain: "3s", cut: "4s"})
+	d := newDeployment(t, newBucket(t), options{drain: "5s", cut: "4s"})
 	const repo = "chaos/rolling"
 	layer := noise("rolling", 300_000)
 	if err := at(d.url()).pushBlob(t.Context(), repo, layer); err != nil {

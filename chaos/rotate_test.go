@@ -75,7 +75,7 @@ func TestTheClusterSecretRotatesUnderLoad(t *testing.T) {
 			n := d.nodes[i%len(d.nodes)] // each asks all
 			next, err := n.nextOf(t.Context())
 			if err != nil || !strings.Contains(next, step.next) {
-				return fmt.Errorf("%s says %q, %v", n.name, next, err)
+				return fmt.Errorf("%s says %q, %w", n.name, next, err)
 			}
 			return nil
 		})

@@ -69,8 +69,9 @@ func TestWritesPauseForMillisecondsWhenLeadershipIsHandedOver(t *testing.T) {
 	t.Logf("longest time without an acknowledged write around %d transfers: p50 %v, p90 %v, max %v; in as long a time before them: p50 %v, p90 %v, max %v",
 		transfers, percentile(gaps, 50), percentile(gaps, 90), percentile(gaps, 100),
 		percentile(without, 50), percentile(without, 90), percentile(without, 100))
-	if worst := percentile(gaps, 50); worst > 500*time.Millisecond { // an election takes about a second
-		t.Errorf("half of the transfers paused writes for %v or longer: they were elections", worst)
+	// An election takes about a second; so may anything on a machine that is busy with something else.
+	if half, usual := percentile(gaps, 50), percentile(without, 50); half > max(500*time.Millisecond, 4*usual) {
+		t.Errorf("half of the transfers paused writes for %v or longer, usual are %v: they were elections", half, usual)
 	}
 	d.agree()
 }

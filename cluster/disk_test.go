@@ -90,7 +90,7 @@ func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
 	}
 	eventually(t, "the hung node is unready and says why", func() error {
 		if err := leader.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "the disk under "+leader.Node.cfg.DataDir+" hangs: to store") {
-			return fmt.Errorf("it says %v", err)
+			return fmt.Errorf("it says %w", err)
 		}
 		return nil
 	})
@@ -150,7 +150,7 @@ func TestAHungCommitOfTheStateIsSeen(t *testing.T) {
 	}
 	eventually(t, "the hung commit closes the gate", func() error {
 		if err := n.gate(); err == nil || !strings.Contains(err.Error(), "hangs: to commit to the state") {
-			return fmt.Errorf("the gate says %v", err)
+			return fmt.Errorf("the gate says %w", err)
 		}
 		return nil
 	})
@@ -282,7 +282,7 @@ func TestANodeWithoutSpaceLeadsNotAndComesBack(t *testing.T) {
 		})
 		eventually(t, "the full one is unready and says why", func() error {
 			if err := leader.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "disk full: "+leader.Node.cfg.DataDir) {
-				return fmt.Errorf("it says %v", err)
+				return fmt.Errorf("it says %w", err)
 			}
 			return nil
 		})

@@ -206,8 +206,12 @@ func (n *Node) watchSpace(ctx context.Context) error {
 // lookAtSpace answers the level, and says once what keeps it from knowing.
 func (n *Node) lookAtSpace(said *string) SpaceLevel {
 	done := n.disk.begin("ask for its free space") // a hung disk may not answer this either
-	err := n.space.Secure()
+	_, err := n.space.Look()
 	done()
+	if err == nil {
+		// Not watched: where the file system cannot allocate it is written, and a large one takes longer than abortAfter.
+		err = n.space.Secure()
+	}
 	if text := fmt.Sprint(err); err != nil && text != *said {
 		n.log.Warn("the free space is not known, or the ballast could not be made", "error", err)
 		*said = text

@@ -242,7 +242,7 @@ func settle(t testing.TB, nodes []*running) {
 // eventually looks every few milliseconds until check is satisfied.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := check()
 		if err == nil {

@@ -176,7 +176,7 @@ func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
 	}
 	eventually(t, "the thief is refused", func() error {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), "does not hold this cluster's secret") {
-			return fmt.Errorf("it got %v", err)
+			return fmt.Errorf("it got %w", err)
 		}
 		return nil
 	})

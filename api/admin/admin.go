@@ -47,6 +47,9 @@ func (c Config) Validate() error {
 	if c.Membership == nil {
 		return errors.New("admin: Membership is required")
 	}
+	if c.Trust == nil {
+		return errors.New("admin: Trust is required")
+	}
 	return nil
 }
 

@@ -57,7 +57,7 @@ func newRig(t *testing.T) *rig {
 	if r.ledger, err = meta.NewSolo(store, r.clock.Load); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,7 @@ func TestPlainJSONOverHTTPIsEnough(t *testing.T) {
 
 func TestARequestThatCameNotThroughTheSocketIsRefused(t *testing.T) {
 	r := newRig(t)
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,29 @@ func (c *crew) Finalize(_ context.Context, by *metav1.Envelope) (uint32, uint32,
 	return 1, 2, c.refusal
 }
 
+// Trust is admin.Trust's.
+func (c *crew) Trust(context.Context) (*adminv1.GetTrustResponse, error) {
+	return &adminv1.GetTrustResponse{Nodes: []*adminv1.NodeTrust{{Id: "n1"}}}, c.refusal
+}
+
+func TestNothingThatTheServicesStandOnIsMissing(t *testing.T) {
+	r := newRig(t)
+	whole := Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew}
+	for name, c := range map[string]Config{
+		"Ledger":     {Members: whole.Members, Membership: whole.Membership, Trust: whole.Trust},
+		"Members":    {Ledger: whole.Ledger, Membership: whole.Membership, Trust: whole.Trust},
+		"Membership": {Ledger: whole.Ledger, Members: whole.Members, Trust: whole.Trust},
+		"Trust":      {Ledger: whole.Ledger, Members: whole.Members, Membership: whole.Membership},
+	} {
+		if _, err := New(c); err == nil || err.Error() != "admin: "+name+" is required" {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if _, err := New(whole); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMemberVerbsCarryWhatWasAskedAndWhoAsked(t *testing.T) {
 	r := newRig(t)
 	check := func(verb, answer, want string, err error) {

@@ -134,6 +134,33 @@ func TestWhatIsWrongIsNamedWithPlaceKeyAndRemedy(t *testing.T) {
 	}
 }
 
+// A line that refuses a section covers all below it, so it must go when a key of the section is taken.
+func TestNoKeyIsTakenBelowOneThatIsNot(t *testing.T) {
+	table := keysOf(new(Config), laptop())
+	for _, other := range table {
+		for _, k := range table {
+			if other.class != honoured && k.class == honoured && strings.HasPrefix(k.path, other.path+".") {
+				t.Errorf("%s is taken, and %s is not: %s", k.path, other.path, other.doc)
+			}
+		}
+	}
+}
+
+func TestAnOperatorsOwnAuthorityIsNamedWholeOrNotAtAll(t *testing.T) {
+	c := mustParse(t, "version: 0.1\ncluster:\n  tls: {certificate: /c, key: /k, ca: /a, names: ['*.p.example.com']}\n")
+	if want := (NodeTLSConfig{"/c", "/k", "/a", []string{"*.p.example.com"}}); !reflect.DeepEqual(c.Cluster.TLS, want) {
+		t.Errorf("got %+v", c.Cluster.TLS)
+	}
+	c = mustParse(t, "", "REGISTRY_CLUSTER_TLS_CERTIFICATE=/c", "REGISTRY_CLUSTER_TLS_KEY=/k", "REGISTRY_CLUSTER_TLS_CA=/a", "REGISTRY_CLUSTER_TLS_NAMES=[p]")
+	if c.Cluster.TLS.CA != "/a" {
+		t.Errorf("got %+v from the environment", c.Cluster.TLS)
+	}
+	want := "p.yml:2: cluster.tls: certificate, key, ca and names go together: set all four"
+	if got := problems(t, "version: 0.1\ncluster: {tls: {certificate: /c, key: /k, ca: /a}}\n"); got != want {
+		t.Errorf("got\n%s\nexpected\n%s", got, want)
+	}
+}
+
 func TestEveryProblemIsNamedNotOnlyTheFirst(t *testing.T) {
 	got := problems(t, "version: 0.1\nhttp: {adr: x, addr: y}\nredis: {addr: z}\nproxy: {}\n")
 	if n := strings.Count(got, "\n") + 1; n != 3 {

@@ -7,6 +7,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+
+	"github.com/pontoon-registry/pontoon/cluster"
 )
 
 // Exit codes, as the package documentation and the help of pontoon state them.
@@ -56,6 +58,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.Is(err, cluster.ErrDeparted): // starting it again helps nobody: see deploy/pontoon.service
+		return exitConflict
 	case errors.As(err, &used), errors.As(err, &config):
 		return exitUsage
 	case errors.As(err, &call):

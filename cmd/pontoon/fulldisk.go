@@ -81,7 +81,7 @@ func (w *waiting) run(ctx context.Context, h host) error {
 	if err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: w, Members: w})
+	handler, err := admin.New(admin.Config{Ledger: w, Members: w, Membership: w, Trust: w})
 	if err != nil {
 		return err
 	}
@@ -207,6 +207,29 @@ func (w *waiting) View(context.Context, meta.Read, func(*meta.View) error) error
 // Propose is meta.Ledger's: refused.
 func (w *waiting) Propose(context.Context, *metav1.Command) (*metav1.Result, error) {
 	return nil, w.refusal()
+}
+
+// Trust is admin.Trust's: refused.
+func (w *waiting) Trust(context.Context) (*adminv1.GetTrustResponse, error) { return nil, w.refusal() }
+
+// Remove is admin.Membership's: refused.
+func (w *waiting) Remove(context.Context, string, bool, bool, *metav1.Envelope) (string, error) {
+	return "", w.refusal()
+}
+
+// Leave is admin.Membership's: refused.
+func (w *waiting) Leave(context.Context, bool, bool, *metav1.Envelope) (string, error) {
+	return "", w.refusal()
+}
+
+// Transfer is admin.Membership's: refused.
+func (w *waiting) Transfer(context.Context, string, *metav1.Envelope) (string, error) {
+	return "", w.refusal()
+}
+
+// Finalize is admin.Membership's: refused.
+func (w *waiting) Finalize(context.Context, *metav1.Envelope) (before, version uint32, err error) {
+	return 0, 0, w.refusal()
 }
 
 func (w *waiting) refusal() error {

@@ -88,6 +88,5 @@ func refusedKeys() map[string]string {
 		"gc.interval":                  "collection itself comes later",
 		"gc.untagged":                  "collection itself comes later",
 		"gc.unsafeshort":               "collection itself comes later",
-		"cluster.tls":                  "the cluster's own CA is used; another one comes later",
 	}
 }

@@ -9,8 +9,8 @@
 // It does not promise a stable text output: scripts use -o json and the exit code.
 //
 // Exit codes: 0 done; 1 failed; 2 wrong use or configuration; 3 not found; 4 in conflict (a lock is held, a
-// digest differs, something is in use); 5 unavailable (no node answers, no quorum); that of the
-// command for `lock acquire NAME -- COMMAND`.
+// digest differs, something is in use, the node is no member of its cluster any more); 5 unavailable (no node
+// answers, no quorum); 70 the disk under a node hangs; that of the command for `lock acquire NAME -- COMMAND`.
 package main
 
 import (

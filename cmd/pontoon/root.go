@@ -23,7 +23,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: "Pontoon is an OCI registry. One node is `pontoon serve`; three nodes that share\n" +
 			"a secret and an S3 bucket are one registry, and any of them takes any request.\n\n" +
 			"Exit codes: 0 done; 1 failed; 2 wrong use or configuration; 3 not found; 4 in conflict (held, changed, in\n" +
-			"use); 5 unavailable (no node answers, not ready, no quorum).",
+			"use, no member any more); 5 unavailable (no node answers, not ready, no quorum); 70 the disk under a node hangs.",
 		Example: "  pontoon serve                     # a registry on 127.0.0.1:5000\n" +
 			"  pontoon demo                      # three nodes on this machine, one of them killed\n" +
 			"  pontoon status                    # how the node here and its cluster are\n" +

@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 }
 
 // scriptPatience bounds every wait of a script.
-const scriptPatience = 30 * time.Second
+const scriptPatience = time.Minute
 
 // exits CODE COMMAND ARGS... runs the command and asserts its exit code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {

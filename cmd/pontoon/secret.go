@@ -46,7 +46,8 @@ func writeSecret(path string) error {
 	}
 	_, err = f.WriteString(cluster.GenerateSecret() + "\n")
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("make a cluster secret: %w", err)
+		// Such as a full disk: half a secret would be taken for a whole one, or refused, at every later start.
+		return errors.Join(fmt.Errorf("make a cluster secret: %w", err), os.Remove(path))
 	}
 	return nil
 }

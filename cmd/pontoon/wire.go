@@ -47,6 +47,9 @@ type registry struct {
 // stepDownTime bounds the handing over of leadership; without an answer the others elect.
 const stepDownTime = 3 * time.Second
 
+// storeCheckTime is how long readiness waits to hear of the store; the question itself goes on.
+const storeCheckTime = 500 * time.Millisecond
+
 // doorTime is how long calls of operators that are under way at the end may take.
 const doorTime = time.Second
 
@@ -113,7 +116,8 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	health := api.HealthConfig{
 		Node: healthOf{r.node, new(atomic.Bool)},
 		// A dead store stops layers and nothing else, and it is dead for every node: unready ones would serve nothing at all.
-		Checks: []api.Check{{Name: "store", Advisory: true, Timeout: 5 * time.Second, Run: r.store.ready}},
+		// Nor may a store that hangs make /readyz slower than the patience of a balancer, 1 s by Kubernetes' default.
+		Checks: []api.Check{{Name: "store", Advisory: true, Timeout: storeCheckTime, Run: r.store.ready}},
 	}
 	if r.health, err = api.NewHealth(health); err != nil {
 		return err
