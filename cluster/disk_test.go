@@ -312,6 +312,7 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 	free.Store(500 * mib)
 	nodes, _ := formWith(t, 2, &testMark{}, func(_ int, c *Config) {
 		c.MinFree = 100 * mib
+		c.TimeScale = 2 // were the leader lost to a busy machine, nobody could be elected
 		c.freeSpace = func(string) (int64, error) { return free.Load(), nil }
 	}, func(*Node) {})
 	leader, _ := leaderOf(t, nodes)

@@ -161,6 +161,17 @@ func (h *hand) commit(index uint64) {
 	})
 }
 
+// applies waits until the state is at index: Raft's own word only says that it was handed over.
+func (h *hand) applies(index uint64) {
+	h.t.Helper()
+	eventually(h.t, "the state has it", func() error {
+		if got := h.node.applied(); got != index {
+			return fmt.Errorf("the state is at %d, not %d", got, index)
+		}
+		return nil
+	})
+}
+
 // snapshot is what a leader sends.
 type snapshot struct {
 	req  raft.InstallSnapshotRequest
