@@ -132,8 +132,8 @@ conformance: tools build ## the official suite, TIMES (20) times on S3 and on a 
 		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES) $(if $(RESTARTING),-restarting)
 
 .PHONY: e2e
-e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders
-	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader|TestClusterChurns)' \
+e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders, CYCLES (25) of churn
+	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader|TestRolling|TestWritesPause|TestClusterChurns)' \
 		-binary=$(BIN)/pontoon -long -kills=$(KILLS) -cycles=$(CYCLES)
 
 .PHONY: bench

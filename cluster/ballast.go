@@ -17,8 +17,9 @@ func makeBallast(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err = allocate(f, size); err != nil {
-		// The file system knows no such call. Noise, since it may compress, or leave zeros out.
+	if err = allocate(f, size); errors.Is(err, errors.ErrUnsupported) {
+		// Noise, since the file system may compress, or leave zeros out. Not after another error: where there is less room
+		// than it looks, as by a quota, writing would take the last of it from Raft's log, again and again.
 		_, err = io.CopyN(f, rand.Reader, size)
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {

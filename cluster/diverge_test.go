@@ -166,6 +166,10 @@ func TestANodeWithADamagedStateHealsItself(t *testing.T) {
 			}
 			eventually(t, "it is ready", func() error { return odd.Ready(t.Context()) })
 			if leads {
+				// It has applied something before it leads: else its clock, which is what is wrong, becomes everybody's, and all agree.
+				if _, err := odd.Propose(t.Context(), putNode("before", "leading:1")); err != nil {
+					t.Fatal(err)
+				}
 				eventually(t, "the odd one leads", func() error {
 					if odd.opened.Load() != nil {
 						return nil

@@ -384,6 +384,12 @@ func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
+	eventually(t, "every member has its row", func() error {
+		if n := len(leader.nodes()); n != len(nodes) {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
 	if _, err := leader.Propose(t.Context(), putNode("ghost", "a:1")); err != nil {
 		t.Fatal(err)
 	}
