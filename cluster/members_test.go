@@ -177,6 +177,29 @@ func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
 	crewed(t, nodes, nil)
 }
 
+// TestARenamedNodeTakesNobodysPlace: the holder of the name would be removed as superseded when it restarts.
+func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
+	nodes := trio(t)
+	crewed(t, nodes, nil)
+	leader, followers := leaderOf(t, nodes)
+	was := followers[0].self().GetName()
+	cfg := followers[0].cfg
+	followers[0].halt(t)
+	_, gossip := leader.Addresses()
+	cfg.dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
+	again := start(t, cfg)
+	eventually(t, "its entry is as it will be", func() error {
+		row, err := leader.node(again.id)
+		if err != nil || row.GetBootId() != again.boot {
+			return fmt.Errorf("%v, %v", row, err)
+		}
+		return nil
+	})
+	if row, err := leader.node(again.id); err != nil || row.GetName() != was {
+		t.Errorf("it is called %q now, %v; it was %q and wanted the leader's", row.GetName(), err, was)
+	}
+}
+
 func TestANodeLeavesAndItsDirectoryKnows(t *testing.T) {
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
