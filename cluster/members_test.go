@@ -408,6 +408,7 @@ func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 
 func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 	nodes := trio(t)
+	crewed(t, nodes, nil)
 	leader, _ := leaderOf(t, nodes)
 	if _, err := leader.Propose(t.Context(), putNode("ghost", "a:1")); err != nil {
 		t.Fatal(err)
