@@ -120,6 +120,13 @@ func (n *Node) announceOnce(ctx context.Context) (bool, error) {
 	}
 	self := n.self()
 	for _, m := range n.nodes() {
+		if m.GetId() == n.id && m.GetName() != self.GetName() {
+			// A name is a place (pilot.superseded): who takes one that is held has its holder removed at its next restart.
+			if err := n.nameIsFree(ctx, self); err != nil {
+				n.log.Warn("this node keeps the name that it had", "name", m.GetName(), "error", err)
+				self.Name = m.GetName()
+			}
+		}
 		if proto.Equal(m, self) {
 			return true, nil
 		}

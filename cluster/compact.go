@@ -43,7 +43,7 @@ func (n *Node) compactNow() error {
 	from, next := n.logs.tail(n.cfg.LogBytes / 2)
 	r := n.raft()
 	c := r.ReloadableConfig()
-	c.TrailingLogs = next - from
+	c.TrailingLogs = max(next-from, 1) // the last may be larger than what is kept: see deleteBelow
 	if err := r.ReloadConfig(c); err != nil {
 		return err
 	}

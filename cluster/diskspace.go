@@ -126,6 +126,19 @@ func (f SpaceFigures) Err() error {
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
+// roomFor refuses what would leave the node too little to stay in Raft: a write of the log that fails ends it.
+func (s *Space) roomFor(size int64) error {
+	f, err := s.Look()
+	if err != nil {
+		return err
+	}
+	if f.MinFree > 0 && f.usable()-size < f.MinFree/4 {
+		return fmt.Errorf("disk full: %s has %d bytes (%s) free, and a state of %d bytes (%s) is to be stored beside the one in use: free space, the leader sends it again by itself",
+			f.Path, f.Free, mebibytes(f.Free), size, mebibytes(size))
+	}
+	return nil
+}
+
 // closed is the reason for which the node keeps out of Raft; nil without one.
 func (s *Space) closed() error {
 	if f := s.Last(); f.Level == Full {

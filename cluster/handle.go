@@ -27,8 +27,20 @@ func newHandle() *handle { return &handle{asking: semaphore.NewWeighted(allShare
 // answer: Raft is not replaced before. While it is being replaced apply waits, for seconds.
 func (h *handle) apply(entry []byte, timeout time.Duration) raft.ApplyFuture {
 	_ = h.asking.Acquire(context.Background(), 1) // fails only when the context ends
-	return &answered{ApplyFuture: h.now.Load().Apply(entry, timeout), release: func() { h.asking.Release(1) }}
+	release := func() { h.asking.Release(1) }
+	r := h.now.Load()
+	if r.State() == raft.Shutdown { // an install failed: Raft might take the entry yet, and never answer
+		return &answered{ApplyFuture: neverTaken{}, release: release}
+	}
+	return &answered{ApplyFuture: r.Apply(entry, timeout), release: release}
 }
+
+// neverTaken is the answer of a Raft that is down.
+type neverTaken struct{}
+
+func (neverTaken) Error() error  { return raft.ErrRaftShutdown }
+func (neverTaken) Index() uint64 { return 0 }
+func (neverTaken) Response() any { return nil }
 
 // answered gives the share back with the answer.
 type answered struct {

@@ -94,6 +94,9 @@ func (s *logStore) matches(index, term uint64) bool {
 
 // download brings a snapshot in and believes it only if it is what the request says.
 func (n *Node) download(req *raft.InstallSnapshotRequest, data io.Reader) (_ *incoming, err error) {
+	if err := n.space.roomFor(req.Size); err != nil {
+		return nil, err
+	}
 	in := &incoming{path: n.stores.stage(), term: req.Term}
 	defer func() {
 		if err != nil {

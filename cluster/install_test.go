@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,6 +87,41 @@ func TestTheSnapshotPointIsAcceptedByEveryLaterLeader(t *testing.T) {
 	if got := h.standing(); got.first != conflicting || got.last != h.last || got.applied != h.last {
 		t.Errorf("got %+v, want the log from %d to %d", got, conflicting, h.last)
 	}
+}
+
+// TestASnapshotThatDoesNotFitIsRefusedBeforeItFillsTheDisk: the log is on it too, and goes on.
+func TestASnapshotThatDoesNotFitIsRefusedBeforeItFillsTheDisk(t *testing.T) {
+	var free atomic.Int64
+	free.Store(500 * mib)
+	h := feed(t, func(c *Config) {
+		c.MinFree = 100 * mib
+		c.freeSpace = func(string) (int64, error) { return free.Load(), nil }
+	})
+	s := h.forge(1000, h.term)
+	free.Store(25*mib + s.req.Size - 1)
+	if resp, err := h.send(s); err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Errorf("got %+v, %v", resp, err)
+	}
+	free.Store(500 * mib)
+	h.install(s)
+}
+
+// TestTheWitnessedEntryOutlivesACompaction: a log compacted up to the state's end, with entries above it that
+// lost, accepts a leader that has nothing there (R-B3). It would ask that leader for a snapshot of just that point, and need none.
+func TestTheWitnessedEntryOutlivesACompaction(t *testing.T) {
+	h := feed(t, ordinary)
+	h.grow(20, raft.LogCommand)
+	h.commit(h.last)
+	end, at := h.last, h.term
+	h.grow(5, raft.LogCommand) // never committed
+	compactAll(t, h.node.Node, 1)
+	if got := h.standing(); got.first != end || got.witness != end {
+		t.Errorf("got %+v, want a log from %d", got, end)
+	}
+	h.term++
+	h.must(h.append(end, at, &raft.Log{Index: end + 1, Term: h.term, Data: emptyEntry()}))
+	h.last = end + 1
+	h.commit(h.last)
 }
 
 // TestASnapshotThatIsNotNeededIsAnsweredAndNotExecuted is R-B4.

@@ -40,9 +40,11 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 	return s.deleteAbove(low, high)
 }
 
-// deleteBelow is the compaction: writes of entries take turns with its steps.
+// deleteBelow is the compaction: writes of entries take turns with its steps. The last entry
+// stays: it may be the witnessed one, which a later leader whose entries begin right
+// after it compares (R-B3). Without it a node that holds others' entries above refuses that leader for ever.
 func (s *logStore) deleteBelow(low, high uint64) error {
-	for low <= high {
+	for high--; low <= high; {
 		if s.interrupt.Load() {
 			return errInterrupted
 		}

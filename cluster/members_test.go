@@ -177,6 +177,29 @@ func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
 	crewed(t, nodes, nil)
 }
 
+// TestARenamedNodeTakesNobodysPlace: the holder of the name would be removed as superseded when it restarts.
+func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
+	nodes := trio(t)
+	crewed(t, nodes, nil)
+	leader, followers := leaderOf(t, nodes)
+	was := followers[0].self().GetName()
+	cfg := followers[0].cfg
+	followers[0].halt(t)
+	_, gossip := leader.Addresses()
+	cfg.dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
+	again := start(t, cfg)
+	eventually(t, "its entry is as it will be", func() error {
+		row, err := leader.node(again.id)
+		if err != nil || row.GetBootId() != again.boot {
+			return fmt.Errorf("%v, %v", row, err)
+		}
+		return nil
+	})
+	if row, err := leader.node(again.id); err != nil || row.GetName() != was {
+		t.Errorf("it is called %q now, %v; it was %q and wanted the leader's", row.GetName(), err, was)
+	}
+}
+
 func TestANodeLeavesAndItsDirectoryKnows(t *testing.T) {
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
@@ -332,8 +355,10 @@ func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
 	if _, err := voting[2].Remove(t.Context(), removed.id, false, false, operator()); err != nil {
 		t.Fatal(err)
 	}
-	removed.host.Forget(voting[0].id) // what stands would end only after a while
-	s.sink(voting[0].advertise)       // the first that is asked, in any order but at once
+	if _, err := removed.describe(t.Context(), voting[0].id); err != nil { // a connection that stands takes the question, and is silent
+		t.Fatal(err)
+	}
+	s.sink(voting[0].advertise) // the first that would be asked
 	if !removed.wasRemoved(t.Context()) {
 		t.Error("the leader's answer was not heard")
 	}
@@ -383,6 +408,7 @@ func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 
 func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 	nodes := trio(t)
+	crewed(t, nodes, nil)
 	leader, _ := leaderOf(t, nodes)
 	eventually(t, "every member has its row", func() error {
 		if n := len(leader.nodes()); n != len(nodes) {

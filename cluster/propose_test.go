@@ -2,9 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -52,4 +55,25 @@ func TestNobodySpinsAfterTheEnd(t *testing.T) {
 			t.Errorf("leader %q, the pause took %v", id, time.Since(began))
 		}
 	})
+}
+
+// TestNothingIsGivenToARaftThatIsDown: it might take it, and never answers; the end of the node waits for answers.
+func TestNothingIsGivenToARaftThatIsDown(t *testing.T) {
+	cfg := testConfig(t, nil)
+	cfg.Listen, cfg.GossipListen = "", ""
+	n := start(t, cfg)
+	eventually(t, "ready", func() error { return n.Ready(t.Context()) })
+	n.halt(t)
+	for range 20 { // Raft chooses at random between the two
+		answered := make(chan error, 1)
+		go func() { answered <- n.handle.apply(emptyEntry(), time.Second).Error() }()
+		select {
+		case err := <-answered:
+			if !errors.Is(err, raft.ErrRaftShutdown) {
+				t.Errorf("got %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("no answer")
+		}
+	}
 }

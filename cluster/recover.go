@@ -3,8 +3,10 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -135,7 +137,11 @@ func (r *Recovery) Recover(wall time.Time) error {
 		return err
 	}
 	alone := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.id)}}}
-	commands, err := r.commands(system, who.Incarnation)
+	last, err := r.configuration()
+	if err != nil {
+		return err
+	}
+	commands, err := r.commands(system, last, who.Incarnation)
 	if err != nil {
 		return err
 	}
@@ -154,15 +160,27 @@ func (r *Recovery) Recover(wall time.Time) error {
 }
 
 // commands forget the others, and begin the new life. The version rises with it: nobody is left who does not know it.
-func (r *Recovery) commands(system *metav1.System, incarnation uint64) ([]*call, error) {
+func (r *Recovery) commands(system *metav1.System, config raft.Configuration, incarnation uint64) ([]*call, error) {
 	n := r.node
 	var all []*metav1.Command
+	own, others := &metav1.Node{Id: n.id}, map[string]bool{}
 	for _, m := range n.nodes() {
-		if m.GetId() != n.id {
-			all = append(all, &metav1.Command{Kind: &metav1.Command_RemoveNode{RemoveNode: &metav1.RemoveNode{Id: m.GetId()}}})
+		others[m.GetId()] = true
+		if m.GetId() == n.id {
+			own = proto.CloneOf(m)
 		}
 	}
+	for _, s := range config.Servers { // the rows of some may be in entries that the state has not applied
+		others[string(s.ID)] = true
+	}
+	delete(others, n.id)
+	for _, id := range slices.Sorted(maps.Keys(others)) {
+		all = append(all, &metav1.Command{Kind: &metav1.Command_RemoveNode{RemoveNode: &metav1.RemoveNode{Id: id}}})
+	}
 	if system.GetVersion() < n.cfg.newest {
+		// Upgraded since it could say so last: its row would keep the version below what is logged here.
+		own.MinVersion, own.MaxVersion = n.cfg.oldest, n.cfg.newest
+		all = append(all, &metav1.Command{Kind: &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: own}}})
 		all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseVersion{RaiseVersion: &metav1.RaiseVersion{Version: n.cfg.newest}}})
 	}
 	all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: incarnation, NodeId: n.id}}})

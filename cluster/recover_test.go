@@ -186,3 +186,18 @@ func TestARecoveryIsRefusedWhereItWouldHarm(t *testing.T) {
 		t.Errorf("of a node without a cluster: %v", err)
 	}
 }
+
+// TestARecoveryByANewerReleaseRaisesTheVersion: nobody had told the book that this node was upgraded, and the
+// incarnation that is logged is beyond the old version: a node of the older release must not be let in to stop at it.
+func TestARecoveryByANewerReleaseRaisesTheVersion(t *testing.T) {
+	nodes, _ := formWith(t, 3, &testMark{}, older, func(*Node) {})
+	crewed(t, nodes, nil)
+	cfg := lost(t, nodes)[0]
+	recovered(t, cfg.DataDir)
+	cfg.oldest, cfg.newest = 0, 0
+	alone := start(t, cfg)
+	eventually(t, "ready", func() error { return alone.Ready(t.Context()) })
+	if system, err := alone.System(); err != nil || system.GetVersion() != CommandVersion || system.GetIncarnation() != 2 {
+		t.Errorf("the cluster is %v, %v", system, err)
+	}
+}

@@ -102,10 +102,16 @@ func (n *Node) stopRaft() error {
 	return n.shutRaft()
 }
 
-// shutRaft shuts the Raft that runs down and waits for it.
+// shutRaft shuts the Raft that runs down and waits for it, and for the heartbeats in it: nothing writes to the log after.
 func (n *Node) shutRaft() error {
 	done := make(chan error, 1)
-	go func() { done <- n.raft().Shutdown().Error() }()
+	go func() {
+		err := n.raft().Shutdown().Error()
+		if n.host != nil {
+			n.host.Raft().Quiesce()
+		}
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return err

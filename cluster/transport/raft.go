@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,7 +28,8 @@ type Raft struct {
 	// receiving are the goroutines that read snapshots off the wire.
 	receiving sync.WaitGroup
 
-	mu sync.Mutex // orders the replacement of current
+	mu   sync.Mutex // orders the replacement of current, guards last
+	last *Instance  // the one that was replaced last, until Quiesce
 	// current is nil while no Raft runs here.
 	current atomic.Pointer[Instance]
 }
@@ -40,7 +42,7 @@ func newRaft(h *Host) *Raft {
 // on, and the Instance before is detached: its calls fail in both directions.
 func (r *Raft) Instance() *Instance {
 	ctx, end := context.WithCancel(context.Background())
-	i := &Instance{raft: r, calls: make(chan raft.RPC), ctx: ctx, end: end}
+	i := &Instance{raft: r, calls: make(chan raft.RPC), ctx: ctx, end: end, beating: semaphore.NewWeighted(allBeats)}
 	r.replace(i)
 	return i
 }
@@ -55,6 +57,20 @@ func (r *Raft) replace(i *Instance) {
 	defer r.mu.Unlock()
 	if old := r.current.Swap(i); old != nil {
 		old.end()
+		r.last = old
+	}
+}
+
+// Quiesce waits, after Detach, until no heartbeat is in Raft's handler any more, and lets none
+// in again. Raft's shutdown does not wait for them, and one that was overtaken by
+// it writes the term that it carries, over a later one that the next Raft has voted in (C1).
+func (r *Raft) Quiesce() {
+	r.mu.Lock()
+	old := r.last
+	r.last = nil
+	r.mu.Unlock()
+	if old != nil {
+		_ = old.beating.Acquire(context.Background(), allBeats) // fails only when the context ends
 	}
 }
 
@@ -71,7 +87,11 @@ type Instance struct {
 	ctx       context.Context
 	end       context.CancelFunc
 	heartbeat atomic.Pointer[func(raft.RPC)]
+	// beating has one share for each heartbeat that Raft's handler is in; Quiesce takes all for good.
+	beating *semaphore.Weighted
 }
+
+const allBeats = 1 << 30
 
 var (
 	_ raft.Transport   = (*Instance)(nil)

@@ -190,6 +190,42 @@ func TestAnInstanceThatIsReplacedEndsItsCalls(t *testing.T) {
 	refused(t, beat(), codes.Unavailable, "this raft instance was replaced")
 }
 
+// TestNoHeartbeatOutlivesItsRaft: one that is in Raft's handler when Raft is shut down would write its term afterwards.
+func TestNoHeartbeatOutlivesItsRaft(t *testing.T) {
+	a, to, i := pair(t, nil, func(c *Config) { c.HeartbeatTimeout = 10 * time.Second })
+	from := a.Raft().Instance()
+	entered, goOn, handled := make(chan struct{}), make(chan struct{}), new(atomic.Int32)
+	i.SetHeartbeatHandler(func(rpc raft.RPC) {
+		close(entered)
+		<-goOn
+		handled.Add(1)
+		echo(rpc)
+	})
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		_ = from.AppendEntries("node-b", "node-b", heartbeat("node-a"), new(raft.AppendEntriesResponse)) // whatever it hears
+	}()
+	<-entered
+	to.Raft().Detach()
+	quiet := make(chan int32)
+	go func() { to.Raft().Quiesce(); quiet <- handled.Load() }()
+	select {
+	case <-quiet:
+		t.Error("it is quiet while a heartbeat is being handled")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if n := <-quiet; n != 1 {
+		t.Errorf("quiet with %d heartbeats handled", n)
+	}
+	<-answered
+	if i.beating.TryAcquire(1) {
+		t.Error("a heartbeat that was late is let in")
+	}
+	to.Raft().Quiesce() // again: nothing to wait for
+}
+
 func TestAnAppendWaitsForAPeerThatIsNotReadyYet(t *testing.T) {
 	b := newBook()
 	a := startNode(t, b, "node-a")

@@ -121,6 +121,10 @@ func (s *raftService) beat(ctx context.Context, req raft.WithRPCHeader) (raft.RP
 	if handle == nil {
 		return i.deliver(ctx, req)
 	}
+	if !i.beating.TryAcquire(1) {
+		return raft.RPCResponse{}, status.Error(codes.Unavailable, "this raft instance was replaced")
+	}
+	defer i.beating.Release(1)
 	answers := make(chan raft.RPCResponse, 1)
 	(*handle)(raft.RPC{Command: req, RespChan: answers})
 	// The handler has answered when it returns, unless Raft is shut down.
