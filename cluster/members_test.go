@@ -191,7 +191,7 @@ func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
 	eventually(t, "its entry is as it will be", func() error {
 		row, err := leader.node(again.id)
 		if err != nil || row.GetBootId() != again.boot {
-			return fmt.Errorf("%v, %v", row, err)
+			return fmt.Errorf("%v, %w", row, err)
 		}
 		return nil
 	})
