@@ -304,7 +304,7 @@ func TestAFullRestartUnderNewAddressesFindsItselfAgain(t *testing.T) {
 	for _, n := range nodes {
 		n.halt(t)
 	}
-	// Ports are free ones, so all differ; one contact in the join list is enough.
+	// Ports are free ones, so they differ but by chance; one contact in the join list is enough.
 	fresh := make([]*running, 3)
 	var contact []string
 	for i, n := range nodes {
@@ -316,13 +316,20 @@ func TestAFullRestartUnderNewAddressesFindsItselfAgain(t *testing.T) {
 		contact = []string{gossip}
 	}
 	settle(t, fresh)
+	moved := 0
 	for i, n := range fresh {
-		if s := n.Status(t.Context()); s.ClusterID != cluster || n.advertise == nodes[i].advertise {
+		if n.advertise != nodes[i].advertise {
+			moved++
+		}
+		if s := n.Status(t.Context()); s.ClusterID != cluster {
 			t.Errorf("node %s is in cluster %s at %s", n.id, s.ClusterID, n.advertise)
 		}
 		if got, err := addressOf(t.Context(), n, "x"); err != nil || got != "kept:1" {
 			t.Errorf("node %s reads %q, %v", n.id, got, err)
 		}
+	}
+	if moved == 0 { // a free port may be the old one, but not three times
+		t.Error("no node has another address: the test shows nothing")
 	}
 	eventually(t, "the address book has the new addresses", func() error {
 		for _, n := range fresh {
