@@ -56,12 +56,19 @@ func (n *Node) heal(ctx context.Context, d *divergence) error {
 	defer cancel()
 	defer context.AfterFunc(tenure, cancel)()
 	var in *incoming
-	err := n.host.Raft().Pull(ctx, leader, func(_ context.Context, req *raft.InstallSnapshotRequest, data io.Reader) (err error) {
-		in, err = n.download(req, data)
+	err := n.host.Raft().Pull(ctx, leader, func(_ context.Context, req *raft.InstallSnapshotRequest, data io.Reader) error {
+		got, err := n.download(req, data)
+		if err == nil {
+			in = got // else it is closed already
+		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("pull the state of leader %s: %w", leader, err)
+		err = fmt.Errorf("pull the state of leader %s: %w", leader, err)
+		if in != nil {
+			err = errors.Join(err, in.store.Close(), os.RemoveAll(in.path))
+		}
+		return err
 	}
 	in.heals = true
 	if err := n.agreesWith(in, d); err != nil {

@@ -40,17 +40,45 @@ func (n *Node) Lock(ctx context.Context, name string, ttl time.Duration) (_ cont
 	}
 	held, lose := context.WithCancelCause(ctx)
 	renewed := make(chan struct{})
-	n.locks.Add(1)
-	go func() {
-		defer n.locks.Done()
+	if !n.locks.start(func() {
 		defer close(renewed)
 		lose(h.keep(held, sent))
-	}()
+	}) {
+		lose(context.Canceled)
+		_ = h.release(ctx) // else it goes by itself
+		return nil, 0, nil, fmt.Errorf("lock %s: %w", name, unavailable("node %s stops", n.id))
+	}
 	return held, h.token, sync.OnceValue(func() error {
 		lose(context.Canceled)
 		<-renewed
 		return h.release(ctx)
 	}), nil
+}
+
+// holdings are the locks that the node renews. Run owns their goroutines: none begins once it waits for the last.
+type holdings struct {
+	renewing sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+}
+
+// start runs fn, or answers false after wait.
+func (h *holdings) start(fn func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.renewing.Go(fn)
+	}
+	return !h.closed
+}
+
+// wait ends start, and waits for what it started.
+func (h *holdings) wait() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.renewing.Wait()
 }
 
 // holding is one held lock.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"runtime"
 	"testing"
 	"time"
 )
@@ -29,4 +30,24 @@ func TestAGrantThatComesTooLateIsNoLock(t *testing.T) {
 	if err := release(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNoLockIsRenewedByANodeThatStopped: nobody would wait for its goroutine.
+func TestNoLockIsRenewedByANodeThatStopped(t *testing.T) {
+	var h holdings
+	held, done := make(chan struct{}), make(chan struct{})
+	if !h.start(func() { <-held }) {
+		t.Fatal("a lock was refused before the end")
+	}
+	go func() { defer close(done); h.wait() }()
+	for h.start(func() {}) { // until wait has closed it; the first lock keeps it from ending
+		runtime.Gosched()
+	}
+	select {
+	case <-done:
+		t.Error("wait ended before the lock that it had to wait for")
+	default:
+	}
+	close(held)
+	<-done
 }

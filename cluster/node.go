@@ -65,7 +65,7 @@ type Node struct {
 	fresh    *freshness
 	opened   atomic.Pointer[opened]
 	duties   []Duty
-	locks    sync.WaitGroup
+	locks    holdings
 	// changing serialises judged changes of the membership on the leader.
 	changing sync.Mutex
 	// leaving is set while Leave is under way: then the end of the membership is no surprise.

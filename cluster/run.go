@@ -60,7 +60,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	err = errors.Join(err, n.stopRaft())
 	stopBelow()
-	n.locks.Wait()
+	n.locks.wait()
 	return errors.Join(err, under.Wait())
 }
 
