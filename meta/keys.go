@@ -44,6 +44,10 @@ import (
 //	0x20  upload            name id                           Upload
 //	0x21  event             u64 index, u32 n                  Event
 //	0x22  lock              name lock                         Lock
+//	0x23  collection        -                                 Collection
+//	0x24  cycle             u64 index                         Cycle: the history
+//	0x25  backup            name id                           Backup
+//	0x26  departed          name repository, digest subject   Departed
 const (
 	rangeSystem       byte = 0x01
 	rangeClock        byte = 0x02
@@ -73,6 +77,10 @@ const (
 	rangeUpload       byte = 0x20
 	rangeEvent        byte = 0x21
 	rangeLock         byte = 0x22
+	rangeCollection   byte = 0x23
+	rangeCycle        byte = 0x24
+	rangeBackup       byte = 0x25
+	rangeDeparted     byte = 0x26
 )
 
 // part is what a key is made of.

@@ -127,6 +127,16 @@ type Command struct {
 	//	*Command_TrimEvents
 	//	*Command_RaiseVersion
 	//	*Command_RaiseIncarnation
+	//	*Command_RequestCycle
+	//	*Command_BeginCycle
+	//	*Command_AdvanceCycle
+	//	*Command_CondemnBlobs
+	//	*Command_DeleteUntagged
+	//	*Command_ForgetKeys
+	//	*Command_OpenBackup
+	//	*Command_CompleteBackup
+	//	*Command_RetireBackup
+	//	*Command_ForgetBackup
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -419,6 +429,96 @@ func (x *Command) GetRaiseIncarnation() *RaiseIncarnation {
 	return nil
 }
 
+func (x *Command) GetRequestCycle() *RequestCycle {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RequestCycle); ok {
+			return x.RequestCycle
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginCycle() *BeginCycle {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_BeginCycle); ok {
+			return x.BeginCycle
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAdvanceCycle() *AdvanceCycle {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AdvanceCycle); ok {
+			return x.AdvanceCycle
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCondemnBlobs() *CondemnBlobs {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CondemnBlobs); ok {
+			return x.CondemnBlobs
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteUntagged() *DeleteUntagged {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DeleteUntagged); ok {
+			return x.DeleteUntagged
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetKeys() *ForgetKeys {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForgetKeys); ok {
+			return x.ForgetKeys
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetOpenBackup() *OpenBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_OpenBackup); ok {
+			return x.OpenBackup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCompleteBackup() *CompleteBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CompleteBackup); ok {
+			return x.CompleteBackup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetireBackup() *RetireBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RetireBackup); ok {
+			return x.RetireBackup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetBackup() *ForgetBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForgetBackup); ok {
+			return x.ForgetBackup
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -532,6 +632,47 @@ type Command_RaiseIncarnation struct {
 	RaiseIncarnation *RaiseIncarnation `protobuf:"bytes,61,opt,name=raise_incarnation,json=raiseIncarnation,proto3,oneof"`
 }
 
+type Command_RequestCycle struct {
+	// From version 3 on.
+	RequestCycle *RequestCycle `protobuf:"bytes,70,opt,name=request_cycle,json=requestCycle,proto3,oneof"`
+}
+
+type Command_BeginCycle struct {
+	BeginCycle *BeginCycle `protobuf:"bytes,71,opt,name=begin_cycle,json=beginCycle,proto3,oneof"`
+}
+
+type Command_AdvanceCycle struct {
+	AdvanceCycle *AdvanceCycle `protobuf:"bytes,72,opt,name=advance_cycle,json=advanceCycle,proto3,oneof"`
+}
+
+type Command_CondemnBlobs struct {
+	CondemnBlobs *CondemnBlobs `protobuf:"bytes,73,opt,name=condemn_blobs,json=condemnBlobs,proto3,oneof"`
+}
+
+type Command_DeleteUntagged struct {
+	DeleteUntagged *DeleteUntagged `protobuf:"bytes,74,opt,name=delete_untagged,json=deleteUntagged,proto3,oneof"`
+}
+
+type Command_ForgetKeys struct {
+	ForgetKeys *ForgetKeys `protobuf:"bytes,75,opt,name=forget_keys,json=forgetKeys,proto3,oneof"`
+}
+
+type Command_OpenBackup struct {
+	OpenBackup *OpenBackup `protobuf:"bytes,80,opt,name=open_backup,json=openBackup,proto3,oneof"`
+}
+
+type Command_CompleteBackup struct {
+	CompleteBackup *CompleteBackup `protobuf:"bytes,81,opt,name=complete_backup,json=completeBackup,proto3,oneof"`
+}
+
+type Command_RetireBackup struct {
+	RetireBackup *RetireBackup `protobuf:"bytes,82,opt,name=retire_backup,json=retireBackup,proto3,oneof"`
+}
+
+type Command_ForgetBackup struct {
+	ForgetBackup *ForgetBackup `protobuf:"bytes,83,opt,name=forget_backup,json=forgetBackup,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Kind() {}
 
 func (*Command_OpenTerm) isCommand_Kind() {}
@@ -585,6 +726,26 @@ func (*Command_TrimEvents) isCommand_Kind() {}
 func (*Command_RaiseVersion) isCommand_Kind() {}
 
 func (*Command_RaiseIncarnation) isCommand_Kind() {}
+
+func (*Command_RequestCycle) isCommand_Kind() {}
+
+func (*Command_BeginCycle) isCommand_Kind() {}
+
+func (*Command_AdvanceCycle) isCommand_Kind() {}
+
+func (*Command_CondemnBlobs) isCommand_Kind() {}
+
+func (*Command_DeleteUntagged) isCommand_Kind() {}
+
+func (*Command_ForgetKeys) isCommand_Kind() {}
+
+func (*Command_OpenBackup) isCommand_Kind() {}
+
+func (*Command_CompleteBackup) isCommand_Kind() {}
+
+func (*Command_RetireBackup) isCommand_Kind() {}
+
+func (*Command_ForgetBackup) isCommand_Kind() {}
 
 // Envelope says who asks. Every command has one from the first log entry (R-E1).
 type Envelope struct {
@@ -1441,7 +1602,10 @@ type RaiseIncarnation struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Incarnation uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// The node that went on alone.
-	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Random, from version 3 on: two directories that were recovered apart have the same incarnation but
+	// never the same life, and only one of the two can own the store (G9).
+	Life          string `protobuf:"bytes,3,opt,name=life,proto3" json:"life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1486,6 +1650,13 @@ func (x *RaiseIncarnation) GetIncarnation() uint64 {
 func (x *RaiseIncarnation) GetNodeId() string {
 	if x != nil {
 		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RaiseIncarnation) GetLife() string {
+	if x != nil {
+		return x.Life
 	}
 	return ""
 }
@@ -3039,6 +3210,644 @@ func (x *TrimEvents) GetLimit() int32 {
 	return 0
 }
 
+// RequestCycle asks the leader for a cycle of garbage collection as soon as none runs. A second request joins one
+// that waits: what either asks for is done. The result's index names the request.
+type RequestCycle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Epochs of other clusters whose objects the ledger does not know are swept too; see gc adopt.
+	ForgetEpochs  []string `protobuf:"bytes,1,rep,name=forget_epochs,json=forgetEpochs,proto3" json:"forget_epochs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestCycle) Reset() {
+	*x = RequestCycle{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestCycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestCycle) ProtoMessage() {}
+
+func (x *RequestCycle) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestCycle.ProtoReflect.Descriptor instead.
+func (*RequestCycle) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RequestCycle) GetForgetEpochs() []string {
+	if x != nil {
+		return x.ForgetEpochs
+	}
+	return nil
+}
+
+// BeginCycle opens a cycle; refused while one runs. The result's index is its id.
+type BeginCycle struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Trigger CycleTrigger           `protobuf:"varint,1,opt,name=trigger,proto3,enum=pontoon.meta.v1.CycleTrigger" json:"trigger,omitempty"`
+	// Whether untagged manifests go.
+	Untagged      bool `protobuf:"varint,2,opt,name=untagged,proto3" json:"untagged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginCycle) Reset() {
+	*x = BeginCycle{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginCycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginCycle) ProtoMessage() {}
+
+func (x *BeginCycle) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginCycle.ProtoReflect.Descriptor instead.
+func (*BeginCycle) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *BeginCycle) GetTrigger() CycleTrigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return CycleTrigger_CYCLE_TRIGGER_UNSPECIFIED
+}
+
+func (x *BeginCycle) GetUntagged() bool {
+	if x != nil {
+		return x.Untagged
+	}
+	return false
+}
+
+// AdvanceCycle records how far a cycle has come: a new leader goes on from there. Refused (conflict) unless cycle runs.
+type AdvanceCycle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cycle uint64                 `protobuf:"varint,1,opt,name=cycle,proto3" json:"cycle,omitempty"`
+	Phase CyclePhase             `protobuf:"varint,2,opt,name=phase,proto3,enum=pontoon.meta.v1.CyclePhase" json:"phase,omitempty"`
+	// Where the phase goes on; opaque to the state, at most 2 KiB. Empty: at its beginning.
+	Cursor []byte `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Added to the cycle's own.
+	Count *CycleCount `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
+	// Replaces what the cycle knew: keys that are condemned and must stay for now, and why they must.
+	Kept *CycleKept `protobuf:"bytes,5,opt,name=kept,proto3" json:"kept,omitempty"`
+	// The last trouble, for people; empty changes nothing. At most 500 bytes.
+	Trouble string `protobuf:"bytes,6,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// Not unspecified: the cycle ends, and goes into the history.
+	Outcome       CycleOutcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=pontoon.meta.v1.CycleOutcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceCycle) Reset() {
+	*x = AdvanceCycle{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceCycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceCycle) ProtoMessage() {}
+
+func (x *AdvanceCycle) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceCycle.ProtoReflect.Descriptor instead.
+func (*AdvanceCycle) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *AdvanceCycle) GetCycle() uint64 {
+	if x != nil {
+		return x.Cycle
+	}
+	return 0
+}
+
+func (x *AdvanceCycle) GetPhase() CyclePhase {
+	if x != nil {
+		return x.Phase
+	}
+	return CyclePhase_CYCLE_PHASE_UNSPECIFIED
+}
+
+func (x *AdvanceCycle) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *AdvanceCycle) GetCount() *CycleCount {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+func (x *AdvanceCycle) GetKept() *CycleKept {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *AdvanceCycle) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *AdvanceCycle) GetOutcome() CycleOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED
+}
+
+// CondemnBlobs takes away those of the named blobs that nothing needs and whose graces are over, each decided here
+// (G3, G8), and condemns their keys. The result counts the blobs that went. At most 1,000.
+type CondemnBlobs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cycle         uint64                 `protobuf:"varint,1,opt,name=cycle,proto3" json:"cycle,omitempty"`
+	Digests       [][]byte               `protobuf:"bytes,2,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CondemnBlobs) Reset() {
+	*x = CondemnBlobs{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CondemnBlobs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CondemnBlobs) ProtoMessage() {}
+
+func (x *CondemnBlobs) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CondemnBlobs.ProtoReflect.Descriptor instead.
+func (*CondemnBlobs) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *CondemnBlobs) GetCycle() uint64 {
+	if x != nil {
+		return x.Cycle
+	}
+	return 0
+}
+
+func (x *CondemnBlobs) GetDigests() [][]byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// DeleteUntagged removes those of the named manifests that no tag, index or living subject keeps and that were
+// confirmed longer ago than the grace, each decided here (G3). What they needed keeps a grace from now. At most 1,000.
+type DeleteUntagged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cycle         uint64                 `protobuf:"varint,1,opt,name=cycle,proto3" json:"cycle,omitempty"`
+	Repository    string                 `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	Digests       [][]byte               `protobuf:"bytes,3,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteUntagged) Reset() {
+	*x = DeleteUntagged{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteUntagged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteUntagged) ProtoMessage() {}
+
+func (x *DeleteUntagged) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteUntagged.ProtoReflect.Descriptor instead.
+func (*DeleteUntagged) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *DeleteUntagged) GetCycle() uint64 {
+	if x != nil {
+		return x.Cycle
+	}
+	return 0
+}
+
+func (x *DeleteUntagged) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *DeleteUntagged) GetDigests() [][]byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// ForgetKeys drops the rows of condemned keys whose bytes are gone. Each must be due (G6): a key that is not is kept,
+// and counts as an error of the caller. At most 1,000.
+type ForgetKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	Keys          []string               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetKeys) Reset() {
+	*x = ForgetKeys{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetKeys) ProtoMessage() {}
+
+func (x *ForgetKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetKeys.ProtoReflect.Descriptor instead.
+func (*ForgetKeys) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ForgetKeys) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *ForgetKeys) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// OpenBackup makes a backup known before its view is taken: from now on no key that was condemned after this index
+// is deleted (G6). An id that was used before is refused.
+type OpenBackup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Random: 32 lowercase hexadecimal digits.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where it goes; see Backup.
+	Place string `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	// Keep it until it is released, whatever retention says.
+	Hold          bool `protobuf:"varint,3,opt,name=hold,proto3" json:"hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenBackup) Reset() {
+	*x = OpenBackup{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenBackup) ProtoMessage() {}
+
+func (x *OpenBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenBackup.ProtoReflect.Descriptor instead.
+func (*OpenBackup) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *OpenBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *OpenBackup) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *OpenBackup) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+// CompleteBackup says that a backup was written and read back. Refused unless it is open.
+type CompleteBackup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Of the view that it holds: at or above the index of OpenBackup.
+	Index       uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Term        uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	ClusterTime int64  `protobuf:"varint,4,opt,name=cluster_time,json=clusterTime,proto3" json:"cluster_time,omitempty"`
+	WallTime    int64  `protobuf:"varint,5,opt,name=wall_time,json=wallTime,proto3" json:"wall_time,omitempty"`
+	// How its objects begin in the place.
+	Name string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes stored.
+	Size int64 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	// SHA-256 of its manifest.
+	Sha256        []byte `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteBackup) Reset() {
+	*x = CompleteBackup{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteBackup) ProtoMessage() {}
+
+func (x *CompleteBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteBackup.ProtoReflect.Descriptor instead.
+func (*CompleteBackup) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *CompleteBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CompleteBackup) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CompleteBackup) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *CompleteBackup) GetClusterTime() int64 {
+	if x != nil {
+		return x.ClusterTime
+	}
+	return 0
+}
+
+func (x *CompleteBackup) GetWallTime() int64 {
+	if x != nil {
+		return x.WallTime
+	}
+	return 0
+}
+
+func (x *CompleteBackup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CompleteBackup) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *CompleteBackup) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+// RetireBackup gives up restoring it: what it alone protected may be deleted, and its objects may be (G6).
+// Refused for one on hold, unless release is set.
+type RetireBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Release       bool                   `protobuf:"varint,2,opt,name=release,proto3" json:"release,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireBackup) Reset() {
+	*x = RetireBackup{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireBackup) ProtoMessage() {}
+
+func (x *RetireBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireBackup.ProtoReflect.Descriptor instead.
+func (*RetireBackup) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RetireBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RetireBackup) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
+// ForgetBackup drops the row of a retired backup whose objects are gone.
+type ForgetBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetBackup) Reset() {
+	*x = ForgetBackup{}
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetBackup) ProtoMessage() {}
+
+func (x *ForgetBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_command_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetBackup.ProtoReflect.Descriptor instead.
+func (*ForgetBackup) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_command_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ForgetBackup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_pontoon_meta_v1_command_proto protoreflect.FileDescriptor
 
 const file_pontoon_meta_v1_command_proto_rawDesc = "" +
@@ -3048,7 +3857,7 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12!\n" +
 	"\fcluster_time\x18\x02 \x01(\x03R\vclusterTime\x12\x1b\n" +
 	"\twall_time\x18\x03 \x01(\x03R\bwallTime\x124\n" +
-	"\bcommands\x18\x04 \x03(\v2\x18.pontoon.meta.v1.CommandR\bcommands\"\xd6\x0e\n" +
+	"\bcommands\x18\x04 \x03(\v2\x18.pontoon.meta.v1.CommandR\bcommands\"\x8c\x14\n" +
 	"\aCommand\x125\n" +
 	"\benvelope\x18\x01 \x01(\v2\x19.pontoon.meta.v1.EnvelopeR\benvelope\x12A\n" +
 	"\finit_cluster\x18\x02 \x01(\v2\x1c.pontoon.meta.v1.InitClusterH\x00R\vinitCluster\x128\n" +
@@ -3087,7 +3896,20 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\vtrim_events\x182 \x01(\v2\x1b.pontoon.meta.v1.TrimEventsH\x00R\n" +
 	"trimEvents\x12D\n" +
 	"\rraise_version\x18< \x01(\v2\x1d.pontoon.meta.v1.RaiseVersionH\x00R\fraiseVersion\x12P\n" +
-	"\x11raise_incarnation\x18= \x01(\v2!.pontoon.meta.v1.RaiseIncarnationH\x00R\x10raiseIncarnationB\x06\n" +
+	"\x11raise_incarnation\x18= \x01(\v2!.pontoon.meta.v1.RaiseIncarnationH\x00R\x10raiseIncarnation\x12D\n" +
+	"\rrequest_cycle\x18F \x01(\v2\x1d.pontoon.meta.v1.RequestCycleH\x00R\frequestCycle\x12>\n" +
+	"\vbegin_cycle\x18G \x01(\v2\x1b.pontoon.meta.v1.BeginCycleH\x00R\n" +
+	"beginCycle\x12D\n" +
+	"\radvance_cycle\x18H \x01(\v2\x1d.pontoon.meta.v1.AdvanceCycleH\x00R\fadvanceCycle\x12D\n" +
+	"\rcondemn_blobs\x18I \x01(\v2\x1d.pontoon.meta.v1.CondemnBlobsH\x00R\fcondemnBlobs\x12J\n" +
+	"\x0fdelete_untagged\x18J \x01(\v2\x1f.pontoon.meta.v1.DeleteUntaggedH\x00R\x0edeleteUntagged\x12>\n" +
+	"\vforget_keys\x18K \x01(\v2\x1b.pontoon.meta.v1.ForgetKeysH\x00R\n" +
+	"forgetKeys\x12>\n" +
+	"\vopen_backup\x18P \x01(\v2\x1b.pontoon.meta.v1.OpenBackupH\x00R\n" +
+	"openBackup\x12J\n" +
+	"\x0fcomplete_backup\x18Q \x01(\v2\x1f.pontoon.meta.v1.CompleteBackupH\x00R\x0ecompleteBackup\x12D\n" +
+	"\rretire_backup\x18R \x01(\v2\x1d.pontoon.meta.v1.RetireBackupH\x00R\fretireBackup\x12D\n" +
+	"\rforget_backup\x18S \x01(\v2\x1d.pontoon.meta.v1.ForgetBackupH\x00R\fforgetBackupB\x06\n" +
 	"\x04kind\"\xc8\x01\n" +
 	"\bEnvelope\x12,\n" +
 	"\x05actor\x18\x01 \x01(\v2\x16.pontoon.meta.v1.ActorR\x05actor\x12%\n" +
@@ -3144,10 +3966,11 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\"(\n" +
 	"\fRaiseVersion\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\rR\aversion\"M\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\"a\n" +
 	"\x10RaiseIncarnation\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x17\n" +
-	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"4\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04life\x18\x03 \x01(\tR\x04life\"4\n" +
 	"\aPutNode\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.pontoon.meta.v1.NodeR\x04node\"\x1c\n" +
 	"\n" +
@@ -3288,7 +4111,53 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"TrimEvents\x12\x16\n" +
 	"\x06before\x18\x01 \x01(\x04R\x06before\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limitBBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"3\n" +
+	"\fRequestCycle\x12#\n" +
+	"\rforget_epochs\x18\x01 \x03(\tR\fforgetEpochs\"a\n" +
+	"\n" +
+	"BeginCycle\x127\n" +
+	"\atrigger\x18\x01 \x01(\x0e2\x1d.pontoon.meta.v1.CycleTriggerR\atrigger\x12\x1a\n" +
+	"\buntagged\x18\x02 \x01(\bR\buntagged\"\xa5\x02\n" +
+	"\fAdvanceCycle\x12\x14\n" +
+	"\x05cycle\x18\x01 \x01(\x04R\x05cycle\x121\n" +
+	"\x05phase\x18\x02 \x01(\x0e2\x1b.pontoon.meta.v1.CyclePhaseR\x05phase\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\fR\x06cursor\x121\n" +
+	"\x05count\x18\x04 \x01(\v2\x1b.pontoon.meta.v1.CycleCountR\x05count\x12.\n" +
+	"\x04kept\x18\x05 \x01(\v2\x1a.pontoon.meta.v1.CycleKeptR\x04kept\x12\x18\n" +
+	"\atrouble\x18\x06 \x01(\tR\atrouble\x127\n" +
+	"\aoutcome\x18\a \x01(\x0e2\x1d.pontoon.meta.v1.CycleOutcomeR\aoutcome\">\n" +
+	"\fCondemnBlobs\x12\x14\n" +
+	"\x05cycle\x18\x01 \x01(\x04R\x05cycle\x12\x18\n" +
+	"\adigests\x18\x02 \x03(\fR\adigests\"`\n" +
+	"\x0eDeleteUntagged\x12\x14\n" +
+	"\x05cycle\x18\x01 \x01(\x04R\x05cycle\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tR\n" +
+	"repository\x12\x18\n" +
+	"\adigests\x18\x03 \x03(\fR\adigests\"6\n" +
+	"\n" +
+	"ForgetKeys\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\"F\n" +
+	"\n" +
+	"OpenBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\tR\x05place\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\bR\x04hold\"\xca\x01\n" +
+	"\x0eCompleteBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12!\n" +
+	"\fcluster_time\x18\x04 \x01(\x03R\vclusterTime\x12\x1b\n" +
+	"\twall_time\x18\x05 \x01(\x03R\bwallTime\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\a \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\b \x01(\fR\x06sha256\"8\n" +
+	"\fRetireBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\bR\arelease\"\x1e\n" +
+	"\fForgetBackup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02idBBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
 
 var (
 	file_pontoon_meta_v1_command_proto_rawDescOnce sync.Once
@@ -3302,7 +4171,7 @@ func file_pontoon_meta_v1_command_proto_rawDescGZIP() []byte {
 	return file_pontoon_meta_v1_command_proto_rawDescData
 }
 
-var file_pontoon_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_pontoon_meta_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_pontoon_meta_v1_command_proto_goTypes = []any{
 	(*Entry)(nil),            // 0: pontoon.meta.v1.Entry
 	(*Command)(nil),          // 1: pontoon.meta.v1.Command
@@ -3344,12 +4213,27 @@ var file_pontoon_meta_v1_command_proto_goTypes = []any{
 	(*ReleaseLock)(nil),      // 37: pontoon.meta.v1.ReleaseLock
 	(*ExpireLocks)(nil),      // 38: pontoon.meta.v1.ExpireLocks
 	(*TrimEvents)(nil),       // 39: pontoon.meta.v1.TrimEvents
-	(*Refusal)(nil),          // 40: pontoon.meta.v1.Refusal
-	(*Settings)(nil),         // 41: pontoon.meta.v1.Settings
-	(*Node)(nil),             // 42: pontoon.meta.v1.Node
-	(*Part)(nil),             // 43: pontoon.meta.v1.Part
-	(*Piece)(nil),            // 44: pontoon.meta.v1.Piece
-	(*Annotation)(nil),       // 45: pontoon.meta.v1.Annotation
+	(*RequestCycle)(nil),     // 40: pontoon.meta.v1.RequestCycle
+	(*BeginCycle)(nil),       // 41: pontoon.meta.v1.BeginCycle
+	(*AdvanceCycle)(nil),     // 42: pontoon.meta.v1.AdvanceCycle
+	(*CondemnBlobs)(nil),     // 43: pontoon.meta.v1.CondemnBlobs
+	(*DeleteUntagged)(nil),   // 44: pontoon.meta.v1.DeleteUntagged
+	(*ForgetKeys)(nil),       // 45: pontoon.meta.v1.ForgetKeys
+	(*OpenBackup)(nil),       // 46: pontoon.meta.v1.OpenBackup
+	(*CompleteBackup)(nil),   // 47: pontoon.meta.v1.CompleteBackup
+	(*RetireBackup)(nil),     // 48: pontoon.meta.v1.RetireBackup
+	(*ForgetBackup)(nil),     // 49: pontoon.meta.v1.ForgetBackup
+	(*Refusal)(nil),          // 50: pontoon.meta.v1.Refusal
+	(*Settings)(nil),         // 51: pontoon.meta.v1.Settings
+	(*Node)(nil),             // 52: pontoon.meta.v1.Node
+	(*Part)(nil),             // 53: pontoon.meta.v1.Part
+	(*Piece)(nil),            // 54: pontoon.meta.v1.Piece
+	(*Annotation)(nil),       // 55: pontoon.meta.v1.Annotation
+	(CycleTrigger)(0),        // 56: pontoon.meta.v1.CycleTrigger
+	(CyclePhase)(0),          // 57: pontoon.meta.v1.CyclePhase
+	(*CycleCount)(nil),       // 58: pontoon.meta.v1.CycleCount
+	(*CycleKept)(nil),        // 59: pontoon.meta.v1.CycleKept
+	(CycleOutcome)(0),        // 60: pontoon.meta.v1.CycleOutcome
 }
 var file_pontoon_meta_v1_command_proto_depIdxs = []int32{
 	1,  // 0: pontoon.meta.v1.Entry.commands:type_name -> pontoon.meta.v1.Command
@@ -3381,28 +4265,43 @@ var file_pontoon_meta_v1_command_proto_depIdxs = []int32{
 	39, // 26: pontoon.meta.v1.Command.trim_events:type_name -> pontoon.meta.v1.TrimEvents
 	14, // 27: pontoon.meta.v1.Command.raise_version:type_name -> pontoon.meta.v1.RaiseVersion
 	15, // 28: pontoon.meta.v1.Command.raise_incarnation:type_name -> pontoon.meta.v1.RaiseIncarnation
-	3,  // 29: pontoon.meta.v1.Envelope.actor:type_name -> pontoon.meta.v1.Actor
-	4,  // 30: pontoon.meta.v1.Envelope.origin:type_name -> pontoon.meta.v1.Origin
-	40, // 31: pontoon.meta.v1.Result.refusal:type_name -> pontoon.meta.v1.Refusal
-	6,  // 32: pontoon.meta.v1.Result.upload:type_name -> pontoon.meta.v1.UploadResult
-	7,  // 33: pontoon.meta.v1.Result.blob:type_name -> pontoon.meta.v1.BlobResult
-	8,  // 34: pontoon.meta.v1.Result.manifest:type_name -> pontoon.meta.v1.ManifestResult
-	9,  // 35: pontoon.meta.v1.Result.lock:type_name -> pontoon.meta.v1.LockResult
-	10, // 36: pontoon.meta.v1.Result.count:type_name -> pontoon.meta.v1.CountResult
-	41, // 37: pontoon.meta.v1.OpenTerm.settings:type_name -> pontoon.meta.v1.Settings
-	42, // 38: pontoon.meta.v1.PutNode.node:type_name -> pontoon.meta.v1.Node
-	43, // 39: pontoon.meta.v1.SaveUpload.parts:type_name -> pontoon.meta.v1.Part
-	44, // 40: pontoon.meta.v1.SaveUpload.pieces:type_name -> pontoon.meta.v1.Piece
-	21, // 41: pontoon.meta.v1.PutManifest.upload:type_name -> pontoon.meta.v1.CommitUpload
-	45, // 42: pontoon.meta.v1.PutManifest.annotations:type_name -> pontoon.meta.v1.Annotation
-	29, // 43: pontoon.meta.v1.PutManifest.condition:type_name -> pontoon.meta.v1.TagCondition
-	29, // 44: pontoon.meta.v1.DeleteTag.condition:type_name -> pontoon.meta.v1.TagCondition
-	34, // 45: pontoon.meta.v1.AddPulls.pulls:type_name -> pontoon.meta.v1.PullCount
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	40, // 29: pontoon.meta.v1.Command.request_cycle:type_name -> pontoon.meta.v1.RequestCycle
+	41, // 30: pontoon.meta.v1.Command.begin_cycle:type_name -> pontoon.meta.v1.BeginCycle
+	42, // 31: pontoon.meta.v1.Command.advance_cycle:type_name -> pontoon.meta.v1.AdvanceCycle
+	43, // 32: pontoon.meta.v1.Command.condemn_blobs:type_name -> pontoon.meta.v1.CondemnBlobs
+	44, // 33: pontoon.meta.v1.Command.delete_untagged:type_name -> pontoon.meta.v1.DeleteUntagged
+	45, // 34: pontoon.meta.v1.Command.forget_keys:type_name -> pontoon.meta.v1.ForgetKeys
+	46, // 35: pontoon.meta.v1.Command.open_backup:type_name -> pontoon.meta.v1.OpenBackup
+	47, // 36: pontoon.meta.v1.Command.complete_backup:type_name -> pontoon.meta.v1.CompleteBackup
+	48, // 37: pontoon.meta.v1.Command.retire_backup:type_name -> pontoon.meta.v1.RetireBackup
+	49, // 38: pontoon.meta.v1.Command.forget_backup:type_name -> pontoon.meta.v1.ForgetBackup
+	3,  // 39: pontoon.meta.v1.Envelope.actor:type_name -> pontoon.meta.v1.Actor
+	4,  // 40: pontoon.meta.v1.Envelope.origin:type_name -> pontoon.meta.v1.Origin
+	50, // 41: pontoon.meta.v1.Result.refusal:type_name -> pontoon.meta.v1.Refusal
+	6,  // 42: pontoon.meta.v1.Result.upload:type_name -> pontoon.meta.v1.UploadResult
+	7,  // 43: pontoon.meta.v1.Result.blob:type_name -> pontoon.meta.v1.BlobResult
+	8,  // 44: pontoon.meta.v1.Result.manifest:type_name -> pontoon.meta.v1.ManifestResult
+	9,  // 45: pontoon.meta.v1.Result.lock:type_name -> pontoon.meta.v1.LockResult
+	10, // 46: pontoon.meta.v1.Result.count:type_name -> pontoon.meta.v1.CountResult
+	51, // 47: pontoon.meta.v1.OpenTerm.settings:type_name -> pontoon.meta.v1.Settings
+	52, // 48: pontoon.meta.v1.PutNode.node:type_name -> pontoon.meta.v1.Node
+	53, // 49: pontoon.meta.v1.SaveUpload.parts:type_name -> pontoon.meta.v1.Part
+	54, // 50: pontoon.meta.v1.SaveUpload.pieces:type_name -> pontoon.meta.v1.Piece
+	21, // 51: pontoon.meta.v1.PutManifest.upload:type_name -> pontoon.meta.v1.CommitUpload
+	55, // 52: pontoon.meta.v1.PutManifest.annotations:type_name -> pontoon.meta.v1.Annotation
+	29, // 53: pontoon.meta.v1.PutManifest.condition:type_name -> pontoon.meta.v1.TagCondition
+	29, // 54: pontoon.meta.v1.DeleteTag.condition:type_name -> pontoon.meta.v1.TagCondition
+	34, // 55: pontoon.meta.v1.AddPulls.pulls:type_name -> pontoon.meta.v1.PullCount
+	56, // 56: pontoon.meta.v1.BeginCycle.trigger:type_name -> pontoon.meta.v1.CycleTrigger
+	57, // 57: pontoon.meta.v1.AdvanceCycle.phase:type_name -> pontoon.meta.v1.CyclePhase
+	58, // 58: pontoon.meta.v1.AdvanceCycle.count:type_name -> pontoon.meta.v1.CycleCount
+	59, // 59: pontoon.meta.v1.AdvanceCycle.kept:type_name -> pontoon.meta.v1.CycleKept
+	60, // 60: pontoon.meta.v1.AdvanceCycle.outcome:type_name -> pontoon.meta.v1.CycleOutcome
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_meta_v1_command_proto_init() }
@@ -3440,6 +4339,16 @@ func file_pontoon_meta_v1_command_proto_init() {
 		(*Command_TrimEvents)(nil),
 		(*Command_RaiseVersion)(nil),
 		(*Command_RaiseIncarnation)(nil),
+		(*Command_RequestCycle)(nil),
+		(*Command_BeginCycle)(nil),
+		(*Command_AdvanceCycle)(nil),
+		(*Command_CondemnBlobs)(nil),
+		(*Command_DeleteUntagged)(nil),
+		(*Command_ForgetKeys)(nil),
+		(*Command_OpenBackup)(nil),
+		(*Command_CompleteBackup)(nil),
+		(*Command_RetireBackup)(nil),
+		(*Command_ForgetBackup)(nil),
 	}
 	file_pontoon_meta_v1_command_proto_msgTypes[5].OneofWrappers = []any{
 		(*Result_Upload)(nil),
@@ -3454,7 +4363,7 @@ func file_pontoon_meta_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_meta_v1_command_proto_rawDesc), len(file_pontoon_meta_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -142,6 +142,8 @@ const (
 	Noun_NOUN_ORIGIN      Noun = 13
 	Noun_NOUN_CLUSTER     Noun = 14
 	Noun_NOUN_STORE       Noun = 15
+	Noun_NOUN_CYCLE       Noun = 16
+	Noun_NOUN_BACKUP      Noun = 17
 )
 
 // Enum value maps for Noun.
@@ -163,6 +165,8 @@ var (
 		13: "NOUN_ORIGIN",
 		14: "NOUN_CLUSTER",
 		15: "NOUN_STORE",
+		16: "NOUN_CYCLE",
+		17: "NOUN_BACKUP",
 	}
 	Noun_value = map[string]int32{
 		"NOUN_UNSPECIFIED": 0,
@@ -181,6 +185,8 @@ var (
 		"NOUN_ORIGIN":      13,
 		"NOUN_CLUSTER":     14,
 		"NOUN_STORE":       15,
+		"NOUN_CYCLE":       16,
+		"NOUN_BACKUP":      17,
 	}
 )
 
@@ -319,7 +325,7 @@ const file_pontoon_meta_v1_refusal_proto_rawDesc = "" +
 	"\rKIND_INTERNAL\x10\v\x12\x14\n" +
 	"\x10KIND_UNAVAILABLE\x10\f\x12\x18\n" +
 	"\x14KIND_OUTCOME_UNKNOWN\x10\r\x12\x18\n" +
-	"\x14KIND_UNAUTHENTICATED\x10\x0e*\x93\x02\n" +
+	"\x14KIND_UNAUTHENTICATED\x10\x0e*\xb4\x02\n" +
 	"\x04Noun\x12\x14\n" +
 	"\x10NOUN_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fNOUN_REPOSITORY\x10\x01\x12\x11\n" +
@@ -339,7 +345,10 @@ const file_pontoon_meta_v1_refusal_proto_rawDesc = "" +
 	"\vNOUN_ORIGIN\x10\r\x12\x10\n" +
 	"\fNOUN_CLUSTER\x10\x0e\x12\x0e\n" +
 	"\n" +
-	"NOUN_STORE\x10\x0fBBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
+	"NOUN_STORE\x10\x0f\x12\x0e\n" +
+	"\n" +
+	"NOUN_CYCLE\x10\x10\x12\x0f\n" +
+	"\vNOUN_BACKUP\x10\x11BBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
 
 var (
 	file_pontoon_meta_v1_refusal_proto_rawDescOnce sync.Once

@@ -140,6 +140,12 @@ const (
 	Action_ACTION_INIT_CLUSTER      Action = 15
 	Action_ACTION_RAISE_VERSION     Action = 16
 	Action_ACTION_RECOVER_CLUSTER   Action = 17
+	Action_ACTION_REQUEST_CYCLE     Action = 18
+	Action_ACTION_END_CYCLE         Action = 19
+	Action_ACTION_OPEN_BACKUP       Action = 20
+	Action_ACTION_COMPLETE_BACKUP   Action = 21
+	Action_ACTION_RETIRE_BACKUP     Action = 22
+	Action_ACTION_RESTORE_CLUSTER   Action = 23
 )
 
 // Enum value maps for Action.
@@ -163,6 +169,12 @@ var (
 		15: "ACTION_INIT_CLUSTER",
 		16: "ACTION_RAISE_VERSION",
 		17: "ACTION_RECOVER_CLUSTER",
+		18: "ACTION_REQUEST_CYCLE",
+		19: "ACTION_END_CYCLE",
+		20: "ACTION_OPEN_BACKUP",
+		21: "ACTION_COMPLETE_BACKUP",
+		22: "ACTION_RETIRE_BACKUP",
+		23: "ACTION_RESTORE_CLUSTER",
 	}
 	Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED":       0,
@@ -183,6 +195,12 @@ var (
 		"ACTION_INIT_CLUSTER":      15,
 		"ACTION_RAISE_VERSION":     16,
 		"ACTION_RECOVER_CLUSTER":   17,
+		"ACTION_REQUEST_CYCLE":     18,
+		"ACTION_END_CYCLE":         19,
+		"ACTION_OPEN_BACKUP":       20,
+		"ACTION_COMPLETE_BACKUP":   21,
+		"ACTION_RETIRE_BACKUP":     22,
+		"ACTION_RESTORE_CLUSTER":   23,
 	}
 )
 
@@ -211,6 +229,217 @@ func (x Action) Number() protoreflect.EnumNumber {
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
 	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{2}
+}
+
+type CycleTrigger int32
+
+const (
+	CycleTrigger_CYCLE_TRIGGER_UNSPECIFIED CycleTrigger = 0
+	CycleTrigger_CYCLE_TRIGGER_SCHEDULE    CycleTrigger = 1
+	CycleTrigger_CYCLE_TRIGGER_REQUEST     CycleTrigger = 2
+)
+
+// Enum value maps for CycleTrigger.
+var (
+	CycleTrigger_name = map[int32]string{
+		0: "CYCLE_TRIGGER_UNSPECIFIED",
+		1: "CYCLE_TRIGGER_SCHEDULE",
+		2: "CYCLE_TRIGGER_REQUEST",
+	}
+	CycleTrigger_value = map[string]int32{
+		"CYCLE_TRIGGER_UNSPECIFIED": 0,
+		"CYCLE_TRIGGER_SCHEDULE":    1,
+		"CYCLE_TRIGGER_REQUEST":     2,
+	}
+)
+
+func (x CycleTrigger) Enum() *CycleTrigger {
+	p := new(CycleTrigger)
+	*p = x
+	return p
+}
+
+func (x CycleTrigger) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CycleTrigger) Descriptor() protoreflect.EnumDescriptor {
+	return file_pontoon_meta_v1_state_proto_enumTypes[3].Descriptor()
+}
+
+func (CycleTrigger) Type() protoreflect.EnumType {
+	return &file_pontoon_meta_v1_state_proto_enumTypes[3]
+}
+
+func (x CycleTrigger) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CycleTrigger.Descriptor instead.
+func (CycleTrigger) EnumDescriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{3}
+}
+
+// CyclePhase is what a cycle does, in this order.
+type CyclePhase int32
+
+const (
+	CyclePhase_CYCLE_PHASE_UNSPECIFIED CyclePhase = 0
+	// Untagged manifests, where they go at all.
+	CyclePhase_CYCLE_PHASE_UNTAGGED CyclePhase = 1
+	// Blobs that nothing needs are condemned.
+	CyclePhase_CYCLE_PHASE_MARK CyclePhase = 2
+	// Condemned keys that are due are deleted and forgotten.
+	CyclePhase_CYCLE_PHASE_SWEEP CyclePhase = 3
+	// Keys and multipart uploads that the ledger never knew.
+	CyclePhase_CYCLE_PHASE_ORPHANS CyclePhase = 4
+)
+
+// Enum value maps for CyclePhase.
+var (
+	CyclePhase_name = map[int32]string{
+		0: "CYCLE_PHASE_UNSPECIFIED",
+		1: "CYCLE_PHASE_UNTAGGED",
+		2: "CYCLE_PHASE_MARK",
+		3: "CYCLE_PHASE_SWEEP",
+		4: "CYCLE_PHASE_ORPHANS",
+	}
+	CyclePhase_value = map[string]int32{
+		"CYCLE_PHASE_UNSPECIFIED": 0,
+		"CYCLE_PHASE_UNTAGGED":    1,
+		"CYCLE_PHASE_MARK":        2,
+		"CYCLE_PHASE_SWEEP":       3,
+		"CYCLE_PHASE_ORPHANS":     4,
+	}
+)
+
+func (x CyclePhase) Enum() *CyclePhase {
+	p := new(CyclePhase)
+	*p = x
+	return p
+}
+
+func (x CyclePhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CyclePhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_pontoon_meta_v1_state_proto_enumTypes[4].Descriptor()
+}
+
+func (CyclePhase) Type() protoreflect.EnumType {
+	return &file_pontoon_meta_v1_state_proto_enumTypes[4]
+}
+
+func (x CyclePhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CyclePhase.Descriptor instead.
+func (CyclePhase) EnumDescriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{4}
+}
+
+type CycleOutcome int32
+
+const (
+	CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED CycleOutcome = 0
+	CycleOutcome_CYCLE_OUTCOME_DONE        CycleOutcome = 1
+	// Something was left for the next cycle: Cycle.trouble says what.
+	CycleOutcome_CYCLE_OUTCOME_TROUBLED CycleOutcome = 2
+)
+
+// Enum value maps for CycleOutcome.
+var (
+	CycleOutcome_name = map[int32]string{
+		0: "CYCLE_OUTCOME_UNSPECIFIED",
+		1: "CYCLE_OUTCOME_DONE",
+		2: "CYCLE_OUTCOME_TROUBLED",
+	}
+	CycleOutcome_value = map[string]int32{
+		"CYCLE_OUTCOME_UNSPECIFIED": 0,
+		"CYCLE_OUTCOME_DONE":        1,
+		"CYCLE_OUTCOME_TROUBLED":    2,
+	}
+)
+
+func (x CycleOutcome) Enum() *CycleOutcome {
+	p := new(CycleOutcome)
+	*p = x
+	return p
+}
+
+func (x CycleOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CycleOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_pontoon_meta_v1_state_proto_enumTypes[5].Descriptor()
+}
+
+func (CycleOutcome) Type() protoreflect.EnumType {
+	return &file_pontoon_meta_v1_state_proto_enumTypes[5]
+}
+
+func (x CycleOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CycleOutcome.Descriptor instead.
+func (CycleOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+type BackupState int32
+
+const (
+	BackupState_BACKUP_STATE_UNSPECIFIED BackupState = 0
+	BackupState_BACKUP_STATE_OPEN        BackupState = 1
+	BackupState_BACKUP_STATE_COMPLETE    BackupState = 2
+	BackupState_BACKUP_STATE_RETIRED     BackupState = 3
+)
+
+// Enum value maps for BackupState.
+var (
+	BackupState_name = map[int32]string{
+		0: "BACKUP_STATE_UNSPECIFIED",
+		1: "BACKUP_STATE_OPEN",
+		2: "BACKUP_STATE_COMPLETE",
+		3: "BACKUP_STATE_RETIRED",
+	}
+	BackupState_value = map[string]int32{
+		"BACKUP_STATE_UNSPECIFIED": 0,
+		"BACKUP_STATE_OPEN":        1,
+		"BACKUP_STATE_COMPLETE":    2,
+		"BACKUP_STATE_RETIRED":     3,
+	}
+)
+
+func (x BackupState) Enum() *BackupState {
+	p := new(BackupState)
+	*p = x
+	return p
+}
+
+func (x BackupState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BackupState) Descriptor() protoreflect.EnumDescriptor {
+	return file_pontoon_meta_v1_state_proto_enumTypes[6].Descriptor()
+}
+
+func (BackupState) Type() protoreflect.EnumType {
+	return &file_pontoon_meta_v1_state_proto_enumTypes[6]
+}
+
+func (x BackupState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BackupState.Descriptor instead.
+func (BackupState) EnumDescriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 // Stamp says when and by whom.
@@ -295,7 +524,11 @@ type System struct {
 	Leader      string                 `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	Settings    *Settings              `protobuf:"bytes,8,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Rows that the state holds, for the operator and for sanity checks.
-	Uploads       int64 `protobuf:"varint,9,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	Uploads int64 `protobuf:"varint,9,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	// Random, set by a recovery (RaiseIncarnation): with the cluster id and the epoch, what the owner mark is compared with (G9).
+	Life string `protobuf:"bytes,10,opt,name=life,proto3" json:"life,omitempty"`
+	// Set when this cluster was restored from a snapshot of another one.
+	Restored      *Restored `protobuf:"bytes,11,opt,name=restored,proto3" json:"restored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +626,107 @@ func (x *System) GetUploads() int64 {
 	return 0
 }
 
+func (x *System) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
+}
+
+func (x *System) GetRestored() *Restored {
+	if x != nil {
+		return x.Restored
+	}
+	return nil
+}
+
+// Restored says where a restored cluster came from.
+type Restored struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId   string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Epoch       string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Of the old cluster: the last log index that the restored state contains.
+	Index uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	// The wall time of that entry, and of the restore.
+	WallTime         int64 `protobuf:"varint,5,opt,name=wall_time,json=wallTime,proto3" json:"wall_time,omitempty"`
+	RestoredWallTime int64 `protobuf:"varint,6,opt,name=restored_wall_time,json=restoredWallTime,proto3" json:"restored_wall_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Restored) Reset() {
+	*x = Restored{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restored) ProtoMessage() {}
+
+func (x *Restored) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restored.ProtoReflect.Descriptor instead.
+func (*Restored) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Restored) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Restored) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Restored) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Restored) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Restored) GetWallTime() int64 {
+	if x != nil {
+		return x.WallTime
+	}
+	return 0
+}
+
+func (x *Restored) GetRestoredWallTime() int64 {
+	if x != nil {
+		return x.RestoredWallTime
+	}
+	return 0
+}
+
 // Settings are what Apply needs of the configuration; the leader's count, from its OpenTerm on.
 type Settings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -415,7 +749,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[2]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +761,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[2]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +774,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{2}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Settings) GetGrace() int64 {
@@ -503,7 +837,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[3]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +849,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[3]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +862,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Clock) GetClusterTime() int64 {
@@ -561,7 +895,7 @@ type Repository struct {
 
 func (x *Repository) Reset() {
 	*x = Repository{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[4]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +907,7 @@ func (x *Repository) String() string {
 func (*Repository) ProtoMessage() {}
 
 func (x *Repository) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[4]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +920,7 @@ func (x *Repository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repository.ProtoReflect.Descriptor instead.
 func (*Repository) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Repository) GetCreated() *Stamp {
@@ -645,7 +979,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[5]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +991,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[5]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +1004,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Usage) GetCreated() *Stamp {
@@ -718,7 +1052,7 @@ type Annotation struct {
 
 func (x *Annotation) Reset() {
 	*x = Annotation{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[6]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1064,7 @@ func (x *Annotation) String() string {
 func (*Annotation) ProtoMessage() {}
 
 func (x *Annotation) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[6]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1077,7 @@ func (x *Annotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Annotation.ProtoReflect.Descriptor instead.
 func (*Annotation) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Annotation) GetKey() string {
@@ -774,7 +1108,7 @@ type ManifestBody struct {
 
 func (x *ManifestBody) Reset() {
 	*x = ManifestBody{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[7]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1120,7 @@ func (x *ManifestBody) String() string {
 func (*ManifestBody) ProtoMessage() {}
 
 func (x *ManifestBody) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[7]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1133,7 @@ func (x *ManifestBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestBody.ProtoReflect.Descriptor instead.
 func (*ManifestBody) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ManifestBody) GetMediaType() string {
@@ -844,7 +1178,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[8]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1190,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[8]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1203,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Manifest) GetPushed() *Stamp {
@@ -954,7 +1288,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[9]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1300,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[9]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1313,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tag) GetDigest() []byte {
@@ -1017,7 +1351,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[10]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1363,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[10]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1376,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1083,7 +1417,7 @@ type Grace struct {
 
 func (x *Grace) Reset() {
 	*x = Grace{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[11]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1429,7 @@ func (x *Grace) String() string {
 func (*Grace) ProtoMessage() {}
 
 func (x *Grace) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[11]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1442,7 @@ func (x *Grace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grace.ProtoReflect.Descriptor instead.
 func (*Grace) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Grace) GetSince() int64 {
@@ -1133,7 +1467,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[12]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1479,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[12]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1492,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Object) GetState() isObject_State {
@@ -1226,7 +1560,7 @@ type Uploading struct {
 
 func (x *Uploading) Reset() {
 	*x = Uploading{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[13]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1572,7 @@ func (x *Uploading) String() string {
 func (*Uploading) ProtoMessage() {}
 
 func (x *Uploading) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[13]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1585,7 @@ func (x *Uploading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uploading.ProtoReflect.Descriptor instead.
 func (*Uploading) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{13}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Uploading) GetUpload() string {
@@ -1270,7 +1604,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[14]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1616,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[14]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1629,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{14}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Live) GetDigest() []byte {
@@ -1320,7 +1654,7 @@ type Condemned struct {
 
 func (x *Condemned) Reset() {
 	*x = Condemned{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[15]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1666,7 @@ func (x *Condemned) String() string {
 func (*Condemned) ProtoMessage() {}
 
 func (x *Condemned) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[15]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1679,7 @@ func (x *Condemned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condemned.ProtoReflect.Descriptor instead.
 func (*Condemned) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{15}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Condemned) GetIndex() uint64 {
@@ -1390,7 +1724,7 @@ type Referrer struct {
 
 func (x *Referrer) Reset() {
 	*x = Referrer{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[16]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1736,7 @@ func (x *Referrer) String() string {
 func (*Referrer) ProtoMessage() {}
 
 func (x *Referrer) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[16]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1749,7 @@ func (x *Referrer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Referrer.ProtoReflect.Descriptor instead.
 func (*Referrer) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{16}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Referrer) GetMediaType() string {
@@ -1459,7 +1793,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[17]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1805,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[17]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1818,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{17}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Part) GetNumber() int32 {
@@ -1528,7 +1862,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[18]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1874,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[18]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1887,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{18}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Piece) GetKey() string {
@@ -1608,7 +1942,7 @@ type Upload struct {
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[19]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1954,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[19]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1967,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{19}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Upload) GetRepository() string {
@@ -1776,7 +2110,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[20]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2122,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[20]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2135,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{20}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Lock) GetHolder() string {
@@ -1862,7 +2196,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[21]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2208,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[21]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2221,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{21}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetAction() Action {
@@ -2003,7 +2337,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[22]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2349,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[22]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2362,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{22}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Node) GetId() string {
@@ -2107,7 +2441,7 @@ type OriginRow struct {
 
 func (x *OriginRow) Reset() {
 	*x = OriginRow{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[23]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2453,7 @@ func (x *OriginRow) String() string {
 func (*OriginRow) ProtoMessage() {}
 
 func (x *OriginRow) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[23]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2466,7 @@ func (x *OriginRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginRow.ProtoReflect.Descriptor instead.
 func (*OriginRow) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{23}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OriginRow) GetBootId() string {
@@ -2173,7 +2507,7 @@ type Pulls struct {
 
 func (x *Pulls) Reset() {
 	*x = Pulls{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[24]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2519,7 @@ func (x *Pulls) String() string {
 func (*Pulls) ProtoMessage() {}
 
 func (x *Pulls) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[24]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2532,7 @@ func (x *Pulls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pulls.ProtoReflect.Descriptor instead.
 func (*Pulls) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{24}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Pulls) GetCount() int64 {
@@ -2226,7 +2560,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[25]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2572,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[25]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2585,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{25}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Applied) GetIndex() uint64 {
@@ -2282,7 +2616,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[26]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2628,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[26]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2641,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{26}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Witness) GetIndex() uint64 {
@@ -2349,7 +2683,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[27]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2695,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[27]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2708,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{27}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Chain) GetIndex() uint64 {
@@ -2404,7 +2738,7 @@ type Defect struct {
 
 func (x *Defect) Reset() {
 	*x = Defect{}
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[28]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2750,7 @@ func (x *Defect) String() string {
 func (*Defect) ProtoMessage() {}
 
 func (x *Defect) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_meta_v1_state_proto_msgTypes[28]
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2763,7 @@ func (x *Defect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defect.ProtoReflect.Descriptor instead.
 func (*Defect) Descriptor() ([]byte, []int) {
-	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{28}
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Defect) GetIndex() uint64 {
@@ -2460,6 +2794,653 @@ func (x *Defect) GetKind() Kind {
 	return Kind_KIND_UNSPECIFIED
 }
 
+// Collection is the single row about garbage collection: what is asked for and what runs.
+type Collection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent when nobody waits.
+	Requested *CycleRequest `protobuf:"bytes,1,opt,name=requested,proto3" json:"requested,omitempty"`
+	// Absent when none runs.
+	Running *Cycle `protobuf:"bytes,2,opt,name=running,proto3" json:"running,omitempty"`
+	// The number of cycles in the history.
+	Kept          int64 `protobuf:"varint,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Collection) Reset() {
+	*x = Collection{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Collection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Collection) ProtoMessage() {}
+
+func (x *Collection) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Collection.ProtoReflect.Descriptor instead.
+func (*Collection) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Collection) GetRequested() *CycleRequest {
+	if x != nil {
+		return x.Requested
+	}
+	return nil
+}
+
+func (x *Collection) GetRunning() *Cycle {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
+
+func (x *Collection) GetKept() int64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+type CycleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first and the last request that it joins.
+	First         *Stamp   `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          *Stamp   `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	ForgetEpochs  []string `protobuf:"bytes,3,rep,name=forget_epochs,json=forgetEpochs,proto3" json:"forget_epochs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CycleRequest) Reset() {
+	*x = CycleRequest{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CycleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CycleRequest) ProtoMessage() {}
+
+func (x *CycleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CycleRequest.ProtoReflect.Descriptor instead.
+func (*CycleRequest) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CycleRequest) GetFirst() *Stamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *CycleRequest) GetLast() *Stamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *CycleRequest) GetForgetEpochs() []string {
+	if x != nil {
+		return x.ForgetEpochs
+	}
+	return nil
+}
+
+// Cycle is one run of garbage collection; in the history by its id.
+type Cycle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log index of BeginCycle.
+	Begun        *Stamp       `protobuf:"bytes,1,opt,name=begun,proto3" json:"begun,omitempty"`
+	Trigger      CycleTrigger `protobuf:"varint,2,opt,name=trigger,proto3,enum=pontoon.meta.v1.CycleTrigger" json:"trigger,omitempty"`
+	Untagged     bool         `protobuf:"varint,3,opt,name=untagged,proto3" json:"untagged,omitempty"`
+	ForgetEpochs []string     `protobuf:"bytes,4,rep,name=forget_epochs,json=forgetEpochs,proto3" json:"forget_epochs,omitempty"`
+	Phase        CyclePhase   `protobuf:"varint,5,opt,name=phase,proto3,enum=pontoon.meta.v1.CyclePhase" json:"phase,omitempty"`
+	Cursor       []byte       `protobuf:"bytes,6,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Count        *CycleCount  `protobuf:"bytes,7,opt,name=count,proto3" json:"count,omitempty"`
+	Kept         *CycleKept   `protobuf:"bytes,8,opt,name=kept,proto3" json:"kept,omitempty"`
+	Trouble      string       `protobuf:"bytes,9,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	Outcome      CycleOutcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=pontoon.meta.v1.CycleOutcome" json:"outcome,omitempty"`
+	Ended        *Stamp       `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"`
+	// The request that it answers; absent for the schedule's.
+	Request       *CycleRequest `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cycle) Reset() {
+	*x = Cycle{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cycle) ProtoMessage() {}
+
+func (x *Cycle) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cycle.ProtoReflect.Descriptor instead.
+func (*Cycle) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Cycle) GetBegun() *Stamp {
+	if x != nil {
+		return x.Begun
+	}
+	return nil
+}
+
+func (x *Cycle) GetTrigger() CycleTrigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return CycleTrigger_CYCLE_TRIGGER_UNSPECIFIED
+}
+
+func (x *Cycle) GetUntagged() bool {
+	if x != nil {
+		return x.Untagged
+	}
+	return false
+}
+
+func (x *Cycle) GetForgetEpochs() []string {
+	if x != nil {
+		return x.ForgetEpochs
+	}
+	return nil
+}
+
+func (x *Cycle) GetPhase() CyclePhase {
+	if x != nil {
+		return x.Phase
+	}
+	return CyclePhase_CYCLE_PHASE_UNSPECIFIED
+}
+
+func (x *Cycle) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *Cycle) GetCount() *CycleCount {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+func (x *Cycle) GetKept() *CycleKept {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *Cycle) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *Cycle) GetOutcome() CycleOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED
+}
+
+func (x *Cycle) GetEnded() *Stamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Cycle) GetRequest() *CycleRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// CycleCount sums what a cycle did.
+type CycleCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Blobs that were looked at.
+	Marked            int64 `protobuf:"varint,1,opt,name=marked,proto3" json:"marked,omitempty"`
+	UntaggedManifests int64 `protobuf:"varint,2,opt,name=untagged_manifests,json=untaggedManifests,proto3" json:"untagged_manifests,omitempty"`
+	CondemnedBlobs    int64 `protobuf:"varint,3,opt,name=condemned_blobs,json=condemnedBlobs,proto3" json:"condemned_blobs,omitempty"`
+	CondemnedBytes    int64 `protobuf:"varint,4,opt,name=condemned_bytes,json=condemnedBytes,proto3" json:"condemned_bytes,omitempty"`
+	DeletedKeys       int64 `protobuf:"varint,5,opt,name=deleted_keys,json=deletedKeys,proto3" json:"deleted_keys,omitempty"`
+	DeletedBytes      int64 `protobuf:"varint,6,opt,name=deleted_bytes,json=deletedBytes,proto3" json:"deleted_bytes,omitempty"`
+	OrphanKeys        int64 `protobuf:"varint,7,opt,name=orphan_keys,json=orphanKeys,proto3" json:"orphan_keys,omitempty"`
+	OrphanBytes       int64 `protobuf:"varint,8,opt,name=orphan_bytes,json=orphanBytes,proto3" json:"orphan_bytes,omitempty"`
+	AbortedMultiparts int64 `protobuf:"varint,9,opt,name=aborted_multiparts,json=abortedMultiparts,proto3" json:"aborted_multiparts,omitempty"`
+	// Keys and multipart uploads that the store did not let go.
+	Failed        int64 `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CycleCount) Reset() {
+	*x = CycleCount{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CycleCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CycleCount) ProtoMessage() {}
+
+func (x *CycleCount) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CycleCount.ProtoReflect.Descriptor instead.
+func (*CycleCount) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CycleCount) GetMarked() int64 {
+	if x != nil {
+		return x.Marked
+	}
+	return 0
+}
+
+func (x *CycleCount) GetUntaggedManifests() int64 {
+	if x != nil {
+		return x.UntaggedManifests
+	}
+	return 0
+}
+
+func (x *CycleCount) GetCondemnedBlobs() int64 {
+	if x != nil {
+		return x.CondemnedBlobs
+	}
+	return 0
+}
+
+func (x *CycleCount) GetCondemnedBytes() int64 {
+	if x != nil {
+		return x.CondemnedBytes
+	}
+	return 0
+}
+
+func (x *CycleCount) GetDeletedKeys() int64 {
+	if x != nil {
+		return x.DeletedKeys
+	}
+	return 0
+}
+
+func (x *CycleCount) GetDeletedBytes() int64 {
+	if x != nil {
+		return x.DeletedBytes
+	}
+	return 0
+}
+
+func (x *CycleCount) GetOrphanKeys() int64 {
+	if x != nil {
+		return x.OrphanKeys
+	}
+	return 0
+}
+
+func (x *CycleCount) GetOrphanBytes() int64 {
+	if x != nil {
+		return x.OrphanBytes
+	}
+	return 0
+}
+
+func (x *CycleCount) GetAbortedMultiparts() int64 {
+	if x != nil {
+		return x.AbortedMultiparts
+	}
+	return 0
+}
+
+func (x *CycleCount) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+// CycleKept says what is condemned and stays for now.
+type CycleKept struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  int64                  `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of these: kept because a backup may need them, because the delay is not over, because the store is not ours (G9).
+	ForBackup     int64 `protobuf:"varint,3,opt,name=for_backup,json=forBackup,proto3" json:"for_backup,omitempty"`
+	ForDelay      int64 `protobuf:"varint,4,opt,name=for_delay,json=forDelay,proto3" json:"for_delay,omitempty"`
+	ForMark       int64 `protobuf:"varint,5,opt,name=for_mark,json=forMark,proto3" json:"for_mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CycleKept) Reset() {
+	*x = CycleKept{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CycleKept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CycleKept) ProtoMessage() {}
+
+func (x *CycleKept) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CycleKept.ProtoReflect.Descriptor instead.
+func (*CycleKept) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *CycleKept) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *CycleKept) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CycleKept) GetForBackup() int64 {
+	if x != nil {
+		return x.ForBackup
+	}
+	return 0
+}
+
+func (x *CycleKept) GetForDelay() int64 {
+	if x != nil {
+		return x.ForDelay
+	}
+	return 0
+}
+
+func (x *CycleKept) GetForMark() int64 {
+	if x != nil {
+		return x.ForMark
+	}
+	return 0
+}
+
+// Backup is what protects keys from deletion (G6) and where a snapshot is.
+type Backup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State BackupState            `protobuf:"varint,1,opt,name=state,proto3,enum=pontoon.meta.v1.BackupState" json:"state,omitempty"`
+	// The index of OpenBackup: no key condemned after it is deleted while the backup is not retired.
+	Opened *Stamp `protobuf:"bytes,2,opt,name=opened,proto3" json:"opened,omitempty"`
+	// "backup" (the configured place of backups), or "file".
+	Place string `protobuf:"bytes,3,opt,name=place,proto3" json:"place,omitempty"`
+	Hold  bool   `protobuf:"varint,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	// From here on once complete; see CompleteBackup.
+	Index         uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	ClusterTime   int64  `protobuf:"varint,7,opt,name=cluster_time,json=clusterTime,proto3" json:"cluster_time,omitempty"`
+	WallTime      int64  `protobuf:"varint,8,opt,name=wall_time,json=wallTime,proto3" json:"wall_time,omitempty"`
+	Name          string `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`
+	Size          int64  `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256        []byte `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Completed     *Stamp `protobuf:"bytes,12,opt,name=completed,proto3" json:"completed,omitempty"`
+	Retired       *Stamp `protobuf:"bytes,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Backup) GetState() BackupState {
+	if x != nil {
+		return x.State
+	}
+	return BackupState_BACKUP_STATE_UNSPECIFIED
+}
+
+func (x *Backup) GetOpened() *Stamp {
+	if x != nil {
+		return x.Opened
+	}
+	return nil
+}
+
+func (x *Backup) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *Backup) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *Backup) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Backup) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Backup) GetClusterTime() int64 {
+	if x != nil {
+		return x.ClusterTime
+	}
+	return 0
+}
+
+func (x *Backup) GetWallTime() int64 {
+	if x != nil {
+		return x.WallTime
+	}
+	return 0
+}
+
+func (x *Backup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Backup) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Backup) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Backup) GetCompleted() *Stamp {
+	if x != nil {
+		return x.Completed
+	}
+	return nil
+}
+
+func (x *Backup) GetRetired() *Stamp {
+	if x != nil {
+		return x.Retired
+	}
+	return nil
+}
+
+// Departed says that a subject was here and is gone, while referrers of it are left: they follow it.
+type Departed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cluster time.
+	Since         int64 `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Departed) Reset() {
+	*x = Departed{}
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Departed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Departed) ProtoMessage() {}
+
+func (x *Departed) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_meta_v1_state_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Departed.ProtoReflect.Descriptor instead.
+func (*Departed) Descriptor() ([]byte, []int) {
+	return file_pontoon_meta_v1_state_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Departed) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 var File_pontoon_meta_v1_state_proto protoreflect.FileDescriptor
 
 const file_pontoon_meta_v1_state_proto_rawDesc = "" +
@@ -2469,7 +3450,7 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12!\n" +
 	"\fcluster_time\x18\x02 \x01(\x03R\vclusterTime\x12\x1b\n" +
 	"\twall_time\x18\x03 \x01(\x03R\bwallTime\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\"\x8a\x02\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"\xd5\x02\n" +
 	"\x06System\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
@@ -2480,7 +3461,18 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06leader\x18\a \x01(\tR\x06leader\x125\n" +
 	"\bsettings\x18\b \x01(\v2\x19.pontoon.meta.v1.SettingsR\bsettings\x12\x18\n" +
-	"\auploads\x18\t \x01(\x03R\auploads\"\xf6\x01\n" +
+	"\auploads\x18\t \x01(\x03R\auploads\x12\x12\n" +
+	"\x04life\x18\n" +
+	" \x01(\tR\x04life\x125\n" +
+	"\brestored\x18\v \x01(\v2\x19.pontoon.meta.v1.RestoredR\brestored\"\xc2\x01\n" +
+	"\bRestored\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x1b\n" +
+	"\twall_time\x18\x05 \x01(\x03R\bwallTime\x12,\n" +
+	"\x12restored_wall_time\x18\x06 \x01(\x03R\x10restoredWallTime\"\xf6\x01\n" +
 	"\bSettings\x12\x14\n" +
 	"\x05grace\x18\x01 \x01(\x03R\x05grace\x12'\n" +
 	"\x0fupload_lifetime\x18\x02 \x01(\x03R\x0euploadLifetime\x12#\n" +
@@ -2654,7 +3646,68 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12)\n" +
-	"\x04kind\x18\x04 \x01(\x0e2\x15.pontoon.meta.v1.KindR\x04kind*M\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x15.pontoon.meta.v1.KindR\x04kind\"\x8f\x01\n" +
+	"\n" +
+	"Collection\x12;\n" +
+	"\trequested\x18\x01 \x01(\v2\x1d.pontoon.meta.v1.CycleRequestR\trequested\x120\n" +
+	"\arunning\x18\x02 \x01(\v2\x16.pontoon.meta.v1.CycleR\arunning\x12\x12\n" +
+	"\x04kept\x18\x03 \x01(\x03R\x04kept\"\x8d\x01\n" +
+	"\fCycleRequest\x12,\n" +
+	"\x05first\x18\x01 \x01(\v2\x16.pontoon.meta.v1.StampR\x05first\x12*\n" +
+	"\x04last\x18\x02 \x01(\v2\x16.pontoon.meta.v1.StampR\x04last\x12#\n" +
+	"\rforget_epochs\x18\x03 \x03(\tR\fforgetEpochs\"\x97\x04\n" +
+	"\x05Cycle\x12,\n" +
+	"\x05begun\x18\x01 \x01(\v2\x16.pontoon.meta.v1.StampR\x05begun\x127\n" +
+	"\atrigger\x18\x02 \x01(\x0e2\x1d.pontoon.meta.v1.CycleTriggerR\atrigger\x12\x1a\n" +
+	"\buntagged\x18\x03 \x01(\bR\buntagged\x12#\n" +
+	"\rforget_epochs\x18\x04 \x03(\tR\fforgetEpochs\x121\n" +
+	"\x05phase\x18\x05 \x01(\x0e2\x1b.pontoon.meta.v1.CyclePhaseR\x05phase\x12\x16\n" +
+	"\x06cursor\x18\x06 \x01(\fR\x06cursor\x121\n" +
+	"\x05count\x18\a \x01(\v2\x1b.pontoon.meta.v1.CycleCountR\x05count\x12.\n" +
+	"\x04kept\x18\b \x01(\v2\x1a.pontoon.meta.v1.CycleKeptR\x04kept\x12\x18\n" +
+	"\atrouble\x18\t \x01(\tR\atrouble\x127\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\x0e2\x1d.pontoon.meta.v1.CycleOutcomeR\aoutcome\x12,\n" +
+	"\x05ended\x18\v \x01(\v2\x16.pontoon.meta.v1.StampR\x05ended\x127\n" +
+	"\arequest\x18\f \x01(\v2\x1d.pontoon.meta.v1.CycleRequestR\arequest\"\xf8\x02\n" +
+	"\n" +
+	"CycleCount\x12\x16\n" +
+	"\x06marked\x18\x01 \x01(\x03R\x06marked\x12-\n" +
+	"\x12untagged_manifests\x18\x02 \x01(\x03R\x11untaggedManifests\x12'\n" +
+	"\x0fcondemned_blobs\x18\x03 \x01(\x03R\x0econdemnedBlobs\x12'\n" +
+	"\x0fcondemned_bytes\x18\x04 \x01(\x03R\x0econdemnedBytes\x12!\n" +
+	"\fdeleted_keys\x18\x05 \x01(\x03R\vdeletedKeys\x12#\n" +
+	"\rdeleted_bytes\x18\x06 \x01(\x03R\fdeletedBytes\x12\x1f\n" +
+	"\vorphan_keys\x18\a \x01(\x03R\n" +
+	"orphanKeys\x12!\n" +
+	"\forphan_bytes\x18\b \x01(\x03R\vorphanBytes\x12-\n" +
+	"\x12aborted_multiparts\x18\t \x01(\x03R\x11abortedMultiparts\x12\x16\n" +
+	"\x06failed\x18\n" +
+	" \x01(\x03R\x06failed\"\x8c\x01\n" +
+	"\tCycleKept\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\x03R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"for_backup\x18\x03 \x01(\x03R\tforBackup\x12\x1b\n" +
+	"\tfor_delay\x18\x04 \x01(\x03R\bforDelay\x12\x19\n" +
+	"\bfor_mark\x18\x05 \x01(\x03R\aforMark\"\xa8\x03\n" +
+	"\x06Backup\x122\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1c.pontoon.meta.v1.BackupStateR\x05state\x12.\n" +
+	"\x06opened\x18\x02 \x01(\v2\x16.pontoon.meta.v1.StampR\x06opened\x12\x14\n" +
+	"\x05place\x18\x03 \x01(\tR\x05place\x12\x12\n" +
+	"\x04hold\x18\x04 \x01(\bR\x04hold\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x12!\n" +
+	"\fcluster_time\x18\a \x01(\x03R\vclusterTime\x12\x1b\n" +
+	"\twall_time\x18\b \x01(\x03R\bwallTime\x12\x12\n" +
+	"\x04name\x18\t \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\n" +
+	" \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\v \x01(\fR\x06sha256\x124\n" +
+	"\tcompleted\x18\f \x01(\v2\x16.pontoon.meta.v1.StampR\tcompleted\x120\n" +
+	"\aretired\x18\r \x01(\v2\x16.pontoon.meta.v1.StampR\aretired\" \n" +
+	"\bDeparted\x12\x14\n" +
+	"\x05since\x18\x01 \x01(\x03R\x05since*M\n" +
 	"\x0eRepositoryKind\x12\x1f\n" +
 	"\x1bREPOSITORY_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REPOSITORY_KIND_HOSTED\x10\x01*\x87\x01\n" +
@@ -2662,7 +3715,7 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x1aUPLOAD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UPLOAD_OUTCOME_COMMITTED\x10\x01\x12\x1c\n" +
 	"\x18UPLOAD_OUTCOME_CANCELLED\x10\x02\x12\x1a\n" +
-	"\x16UPLOAD_OUTCOME_EXPIRED\x10\x03*\xc6\x03\n" +
+	"\x16UPLOAD_OUTCOME_EXPIRED\x10\x03*\xe0\x04\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ACTION_PUSH_MANIFEST\x10\x01\x12\x1a\n" +
@@ -2682,7 +3735,33 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x12ACTION_REMOVE_NODE\x10\x0e\x12\x17\n" +
 	"\x13ACTION_INIT_CLUSTER\x10\x0f\x12\x18\n" +
 	"\x14ACTION_RAISE_VERSION\x10\x10\x12\x1a\n" +
-	"\x16ACTION_RECOVER_CLUSTER\x10\x11BBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
+	"\x16ACTION_RECOVER_CLUSTER\x10\x11\x12\x18\n" +
+	"\x14ACTION_REQUEST_CYCLE\x10\x12\x12\x14\n" +
+	"\x10ACTION_END_CYCLE\x10\x13\x12\x16\n" +
+	"\x12ACTION_OPEN_BACKUP\x10\x14\x12\x1a\n" +
+	"\x16ACTION_COMPLETE_BACKUP\x10\x15\x12\x18\n" +
+	"\x14ACTION_RETIRE_BACKUP\x10\x16\x12\x1a\n" +
+	"\x16ACTION_RESTORE_CLUSTER\x10\x17*d\n" +
+	"\fCycleTrigger\x12\x1d\n" +
+	"\x19CYCLE_TRIGGER_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16CYCLE_TRIGGER_SCHEDULE\x10\x01\x12\x19\n" +
+	"\x15CYCLE_TRIGGER_REQUEST\x10\x02*\x89\x01\n" +
+	"\n" +
+	"CyclePhase\x12\x1b\n" +
+	"\x17CYCLE_PHASE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CYCLE_PHASE_UNTAGGED\x10\x01\x12\x14\n" +
+	"\x10CYCLE_PHASE_MARK\x10\x02\x12\x15\n" +
+	"\x11CYCLE_PHASE_SWEEP\x10\x03\x12\x17\n" +
+	"\x13CYCLE_PHASE_ORPHANS\x10\x04*a\n" +
+	"\fCycleOutcome\x12\x1d\n" +
+	"\x19CYCLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CYCLE_OUTCOME_DONE\x10\x01\x12\x1a\n" +
+	"\x16CYCLE_OUTCOME_TROUBLED\x10\x02*w\n" +
+	"\vBackupState\x12\x1c\n" +
+	"\x18BACKUP_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11BACKUP_STATE_OPEN\x10\x01\x12\x19\n" +
+	"\x15BACKUP_STATE_COMPLETE\x10\x02\x12\x18\n" +
+	"\x14BACKUP_STATE_RETIRED\x10\x03BBZ@github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1;metav1b\x06proto3"
 
 var (
 	file_pontoon_meta_v1_state_proto_rawDescOnce sync.Once
@@ -2696,67 +3775,96 @@ func file_pontoon_meta_v1_state_proto_rawDescGZIP() []byte {
 	return file_pontoon_meta_v1_state_proto_rawDescData
 }
 
-var file_pontoon_meta_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_pontoon_meta_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_pontoon_meta_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_pontoon_meta_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_pontoon_meta_v1_state_proto_goTypes = []any{
 	(RepositoryKind)(0),  // 0: pontoon.meta.v1.RepositoryKind
 	(UploadOutcome)(0),   // 1: pontoon.meta.v1.UploadOutcome
 	(Action)(0),          // 2: pontoon.meta.v1.Action
-	(*Stamp)(nil),        // 3: pontoon.meta.v1.Stamp
-	(*System)(nil),       // 4: pontoon.meta.v1.System
-	(*Settings)(nil),     // 5: pontoon.meta.v1.Settings
-	(*Clock)(nil),        // 6: pontoon.meta.v1.Clock
-	(*Repository)(nil),   // 7: pontoon.meta.v1.Repository
-	(*Usage)(nil),        // 8: pontoon.meta.v1.Usage
-	(*Annotation)(nil),   // 9: pontoon.meta.v1.Annotation
-	(*ManifestBody)(nil), // 10: pontoon.meta.v1.ManifestBody
-	(*Manifest)(nil),     // 11: pontoon.meta.v1.Manifest
-	(*Tag)(nil),          // 12: pontoon.meta.v1.Tag
-	(*Blob)(nil),         // 13: pontoon.meta.v1.Blob
-	(*Grace)(nil),        // 14: pontoon.meta.v1.Grace
-	(*Object)(nil),       // 15: pontoon.meta.v1.Object
-	(*Uploading)(nil),    // 16: pontoon.meta.v1.Uploading
-	(*Live)(nil),         // 17: pontoon.meta.v1.Live
-	(*Condemned)(nil),    // 18: pontoon.meta.v1.Condemned
-	(*Referrer)(nil),     // 19: pontoon.meta.v1.Referrer
-	(*Part)(nil),         // 20: pontoon.meta.v1.Part
-	(*Piece)(nil),        // 21: pontoon.meta.v1.Piece
-	(*Upload)(nil),       // 22: pontoon.meta.v1.Upload
-	(*Lock)(nil),         // 23: pontoon.meta.v1.Lock
-	(*Event)(nil),        // 24: pontoon.meta.v1.Event
-	(*Node)(nil),         // 25: pontoon.meta.v1.Node
-	(*OriginRow)(nil),    // 26: pontoon.meta.v1.OriginRow
-	(*Pulls)(nil),        // 27: pontoon.meta.v1.Pulls
-	(*Applied)(nil),      // 28: pontoon.meta.v1.Applied
-	(*Witness)(nil),      // 29: pontoon.meta.v1.Witness
-	(*Chain)(nil),        // 30: pontoon.meta.v1.Chain
-	(*Defect)(nil),       // 31: pontoon.meta.v1.Defect
-	(Kind)(0),            // 32: pontoon.meta.v1.Kind
+	(CycleTrigger)(0),    // 3: pontoon.meta.v1.CycleTrigger
+	(CyclePhase)(0),      // 4: pontoon.meta.v1.CyclePhase
+	(CycleOutcome)(0),    // 5: pontoon.meta.v1.CycleOutcome
+	(BackupState)(0),     // 6: pontoon.meta.v1.BackupState
+	(*Stamp)(nil),        // 7: pontoon.meta.v1.Stamp
+	(*System)(nil),       // 8: pontoon.meta.v1.System
+	(*Restored)(nil),     // 9: pontoon.meta.v1.Restored
+	(*Settings)(nil),     // 10: pontoon.meta.v1.Settings
+	(*Clock)(nil),        // 11: pontoon.meta.v1.Clock
+	(*Repository)(nil),   // 12: pontoon.meta.v1.Repository
+	(*Usage)(nil),        // 13: pontoon.meta.v1.Usage
+	(*Annotation)(nil),   // 14: pontoon.meta.v1.Annotation
+	(*ManifestBody)(nil), // 15: pontoon.meta.v1.ManifestBody
+	(*Manifest)(nil),     // 16: pontoon.meta.v1.Manifest
+	(*Tag)(nil),          // 17: pontoon.meta.v1.Tag
+	(*Blob)(nil),         // 18: pontoon.meta.v1.Blob
+	(*Grace)(nil),        // 19: pontoon.meta.v1.Grace
+	(*Object)(nil),       // 20: pontoon.meta.v1.Object
+	(*Uploading)(nil),    // 21: pontoon.meta.v1.Uploading
+	(*Live)(nil),         // 22: pontoon.meta.v1.Live
+	(*Condemned)(nil),    // 23: pontoon.meta.v1.Condemned
+	(*Referrer)(nil),     // 24: pontoon.meta.v1.Referrer
+	(*Part)(nil),         // 25: pontoon.meta.v1.Part
+	(*Piece)(nil),        // 26: pontoon.meta.v1.Piece
+	(*Upload)(nil),       // 27: pontoon.meta.v1.Upload
+	(*Lock)(nil),         // 28: pontoon.meta.v1.Lock
+	(*Event)(nil),        // 29: pontoon.meta.v1.Event
+	(*Node)(nil),         // 30: pontoon.meta.v1.Node
+	(*OriginRow)(nil),    // 31: pontoon.meta.v1.OriginRow
+	(*Pulls)(nil),        // 32: pontoon.meta.v1.Pulls
+	(*Applied)(nil),      // 33: pontoon.meta.v1.Applied
+	(*Witness)(nil),      // 34: pontoon.meta.v1.Witness
+	(*Chain)(nil),        // 35: pontoon.meta.v1.Chain
+	(*Defect)(nil),       // 36: pontoon.meta.v1.Defect
+	(*Collection)(nil),   // 37: pontoon.meta.v1.Collection
+	(*CycleRequest)(nil), // 38: pontoon.meta.v1.CycleRequest
+	(*Cycle)(nil),        // 39: pontoon.meta.v1.Cycle
+	(*CycleCount)(nil),   // 40: pontoon.meta.v1.CycleCount
+	(*CycleKept)(nil),    // 41: pontoon.meta.v1.CycleKept
+	(*Backup)(nil),       // 42: pontoon.meta.v1.Backup
+	(*Departed)(nil),     // 43: pontoon.meta.v1.Departed
+	(Kind)(0),            // 44: pontoon.meta.v1.Kind
 }
 var file_pontoon_meta_v1_state_proto_depIdxs = []int32{
-	5,  // 0: pontoon.meta.v1.System.settings:type_name -> pontoon.meta.v1.Settings
-	3,  // 1: pontoon.meta.v1.Repository.created:type_name -> pontoon.meta.v1.Stamp
-	0,  // 2: pontoon.meta.v1.Repository.kind:type_name -> pontoon.meta.v1.RepositoryKind
-	3,  // 3: pontoon.meta.v1.Usage.created:type_name -> pontoon.meta.v1.Stamp
-	3,  // 4: pontoon.meta.v1.Manifest.pushed:type_name -> pontoon.meta.v1.Stamp
-	9,  // 5: pontoon.meta.v1.Manifest.annotations:type_name -> pontoon.meta.v1.Annotation
-	3,  // 6: pontoon.meta.v1.Tag.pushed:type_name -> pontoon.meta.v1.Stamp
-	16, // 7: pontoon.meta.v1.Object.uploading:type_name -> pontoon.meta.v1.Uploading
-	17, // 8: pontoon.meta.v1.Object.live:type_name -> pontoon.meta.v1.Live
-	18, // 9: pontoon.meta.v1.Object.condemned:type_name -> pontoon.meta.v1.Condemned
-	9,  // 10: pontoon.meta.v1.Referrer.annotations:type_name -> pontoon.meta.v1.Annotation
-	3,  // 11: pontoon.meta.v1.Upload.opened:type_name -> pontoon.meta.v1.Stamp
-	20, // 12: pontoon.meta.v1.Upload.parts:type_name -> pontoon.meta.v1.Part
-	21, // 13: pontoon.meta.v1.Upload.pieces:type_name -> pontoon.meta.v1.Piece
-	1,  // 14: pontoon.meta.v1.Upload.outcome:type_name -> pontoon.meta.v1.UploadOutcome
-	3,  // 15: pontoon.meta.v1.Lock.acquired:type_name -> pontoon.meta.v1.Stamp
-	2,  // 16: pontoon.meta.v1.Event.action:type_name -> pontoon.meta.v1.Action
-	32, // 17: pontoon.meta.v1.Defect.kind:type_name -> pontoon.meta.v1.Kind
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 0: pontoon.meta.v1.System.settings:type_name -> pontoon.meta.v1.Settings
+	9,  // 1: pontoon.meta.v1.System.restored:type_name -> pontoon.meta.v1.Restored
+	7,  // 2: pontoon.meta.v1.Repository.created:type_name -> pontoon.meta.v1.Stamp
+	0,  // 3: pontoon.meta.v1.Repository.kind:type_name -> pontoon.meta.v1.RepositoryKind
+	7,  // 4: pontoon.meta.v1.Usage.created:type_name -> pontoon.meta.v1.Stamp
+	7,  // 5: pontoon.meta.v1.Manifest.pushed:type_name -> pontoon.meta.v1.Stamp
+	14, // 6: pontoon.meta.v1.Manifest.annotations:type_name -> pontoon.meta.v1.Annotation
+	7,  // 7: pontoon.meta.v1.Tag.pushed:type_name -> pontoon.meta.v1.Stamp
+	21, // 8: pontoon.meta.v1.Object.uploading:type_name -> pontoon.meta.v1.Uploading
+	22, // 9: pontoon.meta.v1.Object.live:type_name -> pontoon.meta.v1.Live
+	23, // 10: pontoon.meta.v1.Object.condemned:type_name -> pontoon.meta.v1.Condemned
+	14, // 11: pontoon.meta.v1.Referrer.annotations:type_name -> pontoon.meta.v1.Annotation
+	7,  // 12: pontoon.meta.v1.Upload.opened:type_name -> pontoon.meta.v1.Stamp
+	25, // 13: pontoon.meta.v1.Upload.parts:type_name -> pontoon.meta.v1.Part
+	26, // 14: pontoon.meta.v1.Upload.pieces:type_name -> pontoon.meta.v1.Piece
+	1,  // 15: pontoon.meta.v1.Upload.outcome:type_name -> pontoon.meta.v1.UploadOutcome
+	7,  // 16: pontoon.meta.v1.Lock.acquired:type_name -> pontoon.meta.v1.Stamp
+	2,  // 17: pontoon.meta.v1.Event.action:type_name -> pontoon.meta.v1.Action
+	44, // 18: pontoon.meta.v1.Defect.kind:type_name -> pontoon.meta.v1.Kind
+	38, // 19: pontoon.meta.v1.Collection.requested:type_name -> pontoon.meta.v1.CycleRequest
+	39, // 20: pontoon.meta.v1.Collection.running:type_name -> pontoon.meta.v1.Cycle
+	7,  // 21: pontoon.meta.v1.CycleRequest.first:type_name -> pontoon.meta.v1.Stamp
+	7,  // 22: pontoon.meta.v1.CycleRequest.last:type_name -> pontoon.meta.v1.Stamp
+	7,  // 23: pontoon.meta.v1.Cycle.begun:type_name -> pontoon.meta.v1.Stamp
+	3,  // 24: pontoon.meta.v1.Cycle.trigger:type_name -> pontoon.meta.v1.CycleTrigger
+	4,  // 25: pontoon.meta.v1.Cycle.phase:type_name -> pontoon.meta.v1.CyclePhase
+	40, // 26: pontoon.meta.v1.Cycle.count:type_name -> pontoon.meta.v1.CycleCount
+	41, // 27: pontoon.meta.v1.Cycle.kept:type_name -> pontoon.meta.v1.CycleKept
+	5,  // 28: pontoon.meta.v1.Cycle.outcome:type_name -> pontoon.meta.v1.CycleOutcome
+	7,  // 29: pontoon.meta.v1.Cycle.ended:type_name -> pontoon.meta.v1.Stamp
+	38, // 30: pontoon.meta.v1.Cycle.request:type_name -> pontoon.meta.v1.CycleRequest
+	6,  // 31: pontoon.meta.v1.Backup.state:type_name -> pontoon.meta.v1.BackupState
+	7,  // 32: pontoon.meta.v1.Backup.opened:type_name -> pontoon.meta.v1.Stamp
+	7,  // 33: pontoon.meta.v1.Backup.completed:type_name -> pontoon.meta.v1.Stamp
+	7,  // 34: pontoon.meta.v1.Backup.retired:type_name -> pontoon.meta.v1.Stamp
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_meta_v1_state_proto_init() }
@@ -2765,7 +3873,7 @@ func file_pontoon_meta_v1_state_proto_init() {
 		return
 	}
 	file_pontoon_meta_v1_refusal_proto_init()
-	file_pontoon_meta_v1_state_proto_msgTypes[12].OneofWrappers = []any{
+	file_pontoon_meta_v1_state_proto_msgTypes[13].OneofWrappers = []any{
 		(*Object_Uploading)(nil),
 		(*Object_Live)(nil),
 		(*Object_Condemned)(nil),
@@ -2775,8 +3883,8 @@ func file_pontoon_meta_v1_state_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_meta_v1_state_proto_rawDesc), len(file_pontoon_meta_v1_state_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   29,
+			NumEnums:      7,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
