@@ -18,7 +18,7 @@ import (
 // CommandVersion is the newest version of commands and rows that this release
 // writes and understands, OldestVersion the oldest that a cluster may have which it joins (M7).
 const (
-	CommandVersion = 2
+	CommandVersion = 3
 	OldestVersion  = 1
 )
 

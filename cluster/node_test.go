@@ -409,9 +409,9 @@ func TestWhatMustNotJoinIsRefusedWithAReason(t *testing.T) {
 		{"a certificate of another node", &clusterv1.JoinRequest{Node: &metav1.Node{Id: "other"}}, metav1.Kind_KIND_DENIED},
 		{"another cluster id", &clusterv1.JoinRequest{Node: &metav1.Node{}, ClusterId: "0123"}, metav1.Kind_KIND_DENIED},
 		{"a private store", &clusterv1.JoinRequest{Node: &metav1.Node{}, PrivateStore: true}, metav1.Kind_KIND_DENIED},
-		{"a newer release", &clusterv1.JoinRequest{Node: &metav1.Node{MinVersion: 3, MaxVersion: 4}}, metav1.Kind_KIND_UNSUPPORTED},
+		{"a newer release", &clusterv1.JoinRequest{Node: &metav1.Node{MinVersion: CommandVersion + 1, MaxVersion: CommandVersion + 2}}, metav1.Kind_KIND_UNSUPPORTED},
 		{"an older release", &clusterv1.JoinRequest{Node: &metav1.Node{MinVersion: 1, MaxVersion: 1}}, metav1.Kind_KIND_UNSUPPORTED},
-		{"no address", &clusterv1.JoinRequest{Node: &metav1.Node{MinVersion: 1, MaxVersion: 2}}, metav1.Kind_KIND_INVALID},
+		{"no address", &clusterv1.JoinRequest{Node: &metav1.Node{MinVersion: 1, MaxVersion: CommandVersion}}, metav1.Kind_KIND_INVALID},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := leader.admit(t.Context(), c.ask); meta.KindOf(err) != c.kind {

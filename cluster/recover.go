@@ -183,7 +183,7 @@ func (r *Recovery) commands(system *metav1.System, config raft.Configuration, in
 		all = append(all, &metav1.Command{Kind: &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: own}}})
 		all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseVersion{RaiseVersion: &metav1.RaiseVersion{Version: n.cfg.newest}}})
 	}
-	all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: incarnation, NodeId: n.id}}})
+	all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: incarnation, NodeId: n.id, Life: randomID()}}})
 	calls := make([]*call, len(all))
 	for i, c := range all {
 		c.Envelope = &metav1.Envelope{Actor: &metav1.Actor{Name: "system:recover", Method: "system"}, NodeId: n.id}

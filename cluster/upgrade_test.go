@@ -72,13 +72,13 @@ func TestTheVersionRisesOnceAllAreUpgraded(t *testing.T) {
 			t.Error("it rose too early")
 		}
 	}
-	versionIs(t, nodes, 2)
+	versionIs(t, nodes, CommandVersion)
 
 	// There is no way back.
 	cfg := nodes[0].cfg
 	cfg.oldest, cfg.newest = 1, 1
 	nodes[0].halt(t)
-	if _, err := tryStart(t, cfg); err == nil || !strings.Contains(err.Error(), "the cluster has command version 2, this release knows 1 to 1: install") {
+	if _, err := tryStart(t, cfg); err == nil || !strings.Contains(err.Error(), "the cluster has command version 3, this release knows 1 to 1: install") {
 		t.Errorf("an old release on an upgraded directory: %v", err)
 	}
 	late := newcomer(t, nodes[1], func(c *Config) { older(0, c) })
@@ -109,7 +109,7 @@ func TestAManualUpgradeWaitsForFinalize(t *testing.T) {
 		}
 		return nil
 	})
-	newer := newcomer(t, nodes[0], func(c *Config) { c.oldest, c.newest = 2, 3 })
+	newer := newcomer(t, nodes[0], func(c *Config) { c.oldest, c.newest = 2, CommandVersion+1 })
 	<-newer.ended
 	if newer.err == nil || !strings.Contains(newer.err.Error(), "this release needs at least 2: install a release between") {
 		t.Errorf("a release that has forgotten version 1: %v", newer.err)
@@ -125,11 +125,11 @@ func TestAManualUpgradeWaitsForFinalize(t *testing.T) {
 		}
 		return nil
 	})
-	if before != 1 || now != 2 {
+	if before != 1 || now != CommandVersion {
 		t.Errorf("finalized from %d to %d", before, now)
 	}
-	versionIs(t, nodes, 2)
-	if before, now, err := nodes[2].Finalize(t.Context(), operator()); err != nil || before != 2 || now != 2 {
+	versionIs(t, nodes, CommandVersion)
+	if before, now, err := nodes[2].Finalize(t.Context(), operator()); err != nil || before != CommandVersion || now != CommandVersion {
 		t.Errorf("again: %d, %d, %v", before, now, err)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	// entryFormat is the newest encoding of Entry that this code knows.
 	entryFormat = 1
 	// maxVersion is the newest cluster version (M7) that this code knows; version.go says what came with which.
-	maxVersion = 2
+	maxVersion = 3
 )
 
 // LogEntry is one entry of the log as it is delivered to the state.

@@ -75,6 +75,28 @@ func (t *txn) judge(c *metav1.Command) (*metav1.Result, error) {
 		return t.raiseVersion(k.RaiseVersion)
 	case *metav1.Command_RaiseIncarnation:
 		return t.raiseIncarnation(k.RaiseIncarnation)
+
+	case *metav1.Command_RequestCycle:
+		return t.requestCycle(k.RequestCycle)
+	case *metav1.Command_BeginCycle:
+		return t.beginCycle(k.BeginCycle)
+	case *metav1.Command_AdvanceCycle:
+		return t.advanceCycle(k.AdvanceCycle)
+	case *metav1.Command_CondemnBlobs:
+		return t.condemnBlobs(k.CondemnBlobs)
+	case *metav1.Command_DeleteUntagged:
+		return t.deleteUntagged(k.DeleteUntagged)
+	case *metav1.Command_ForgetKeys:
+		return t.forgetKeys(k.ForgetKeys)
+
+	case *metav1.Command_OpenBackup:
+		return t.openBackup(k.OpenBackup)
+	case *metav1.Command_CompleteBackup:
+		return t.completeBackup(k.CompleteBackup)
+	case *metav1.Command_RetireBackup:
+		return t.retireBackup(k.RetireBackup)
+	case *metav1.Command_ForgetBackup:
+		return t.forgetBackup(k.ForgetBackup)
 	}
 	return nil, fmt.Errorf("kind of command %T: %w", c.GetKind(), ErrFormat)
 }

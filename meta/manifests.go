@@ -133,6 +133,10 @@ func (t *txn) writeManifest(c *metav1.PutManifest, m named, absent map[Digest]bo
 	}
 	t.put(inRepository(nil, rangeManifest, repository, m.digest), row)
 	t.drawLinks(repository, m, row, absent)
+	t.arrive(repository, m.digest)
+	if old != nil {
+		t.unfollowed(repository, Digest(old.GetSubject()))
+	}
 	return old == nil
 }
 
@@ -243,6 +247,8 @@ func (t *txn) dropManifest(repository string, d Digest, row *metav1.Manifest, gr
 	}
 	t.releaseBody(d)
 	t.count(repository, tally{manifests: -1})
+	t.depart(repository, d)
+	t.unfollowed(repository, Digest(row.GetSubject()))
 }
 
 func noManifest(repository string, d Digest) *Error {

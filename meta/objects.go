@@ -9,9 +9,11 @@ import (
 // The life of a storage key (R-C3). A key in the range is never given to
 // another upload or digest (G5); what is not in the range, the ledger never knew.
 //
-//	(none) ── save ──► uploading ── commit ──► live ── healed by another key ──► condemned
-//	   └───── commit ────────┼──────────────────▲                                  ▲
-//	                         └── dropped, cancelled, expired, lost a race ─────────┘
+//	(none) ── save ──► uploading ── commit ──► live ── unneeded, healed by another ──► condemned ── swept ──► (none)
+//	   └───── commit ────────┼──────────────────▲                                         ▲
+//	                         └── dropped, cancelled, expired, lost a race ────────────────┘
+//
+// Once it is forgotten, nothing can name a key again: its upload ended, or dropped it, at least a delay ago.
 
 // maxKey bounds a storage key, in bytes (S3's own bound).
 const maxKey = 1024

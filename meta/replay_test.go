@@ -263,12 +263,21 @@ var oldLogs = []oldLog{
 	{"testdata/log-format1.bin", "1359 a4a170dcfe8566cb19cfde8fa1d25d2519e6e5f5eee9c4ea1cef6aa988e760f9",
 		func(t testing.TB) []LogEntry { return fullLog(t, 20261122, 700) }},
 	{"testdata/log-version2.bin", "14 58da9eb576d8c808c780a001e9837344dbb0789cf86241a4b84bae982a1e086d", raisedLog},
+	{"testdata/log-version3.bin", "43 0fc1e8f1d6b180bde9e3d9dc338c42bfa3f69ed46187d465e02dff243d19968b", collectedLog},
+}
+
+// toldLog is the log that a story leaves.
+func toldLog(t testing.TB, story string) []LogEntry {
+	s := &teller{t: t, state: newState(t), names: map[string]string{}}
+	for line := range strings.SplitSeq(strings.TrimSpace(story), "\n") {
+		s.tell([]string{line})
+	}
+	return s.log
 }
 
 // raisedLog is a log of a cluster that rises from version 1 to 2, and lives on after a recovery.
 func raisedLog(t testing.TB) []LogEntry {
-	s := &teller{t: t, state: newState(t), names: map[string]string{}}
-	for line := range strings.SplitSeq(strings.TrimSpace(`
+	return toldLog(t, `
 init
 term n=1
 put-node id=n1 address=a:1 min=1 max=2
@@ -282,10 +291,54 @@ remove-node id=n2
 raise-incarnation to=2 node=n1
 raise-incarnation to=2 node=n1
 push repo=r id=u1 digest=@b size=5
-`), "\n") {
-		s.tell([]string{line})
-	}
-	return s.log
+`)
+}
+
+// collectedLog is a log of a cluster that rises from version 2 to 3, collects garbage and is backed up.
+func collectedLog(t testing.TB) []LogEntry {
+	return toldLog(t, `
+init version=2
+term n=1
+put repo=r digest=@img tags=t
+put repo=r digest=@sig subject=@img type=application/sig
+delete-manifest repo=r digest=@img
+raise-incarnation to=2 node=n1 life=early
+raise-version to=3
+raise-incarnation to=3 node=n1 life=late
+push repo=r id=u1 digest=@b size=5
+push repo=s id=u2 digest=@b size=5
+push repo=r id=u3 digest=@c size=7
+put repo=r digest=@img blobs=@c
+delete-manifest repo=r digest=@img
+put repo=r digest=@old blobs=@c
+open-backup id=k1 place=backup
+open-backup id=k2 place=file hold
+request-cycle forget=old2,old1
+request-cycle forget=old3
+begin-cycle requested untagged
+tick by=1h
+condemn blobs=@b,@c
+delete-untagged repo=r manifests=@old,@sig
+advance-cycle phase=3 cursor=here deleted=2 kept=3 trouble=slow
+forget keys=u1/a,u2/a
+tick by=26h
+complete-backup id=k1 index=20 size=10
+forget keys=u1/a
+retire-backup id=k2
+retire-backup id=k2 release
+retire-backup id=k1
+forget keys=u1/a,u2/a
+forget-backup id=k1
+condemn blobs=@c
+advance-cycle outcome=1
+begin-cycle
+condemn blobs=@b
+push repo=r id=u4 digest=@b size=5
+put repo=r digest=@img
+put repo=r digest=@sig2 subject=@img
+delete-manifest repo=r digest=@img
+put repo=r digest=@img
+`)
 }
 
 // TestAnOldLogStillReplaysToItsHash is M7.

@@ -201,6 +201,16 @@ func (a args) token() uint64 {
 	return v.lock(a.str("lock")).GetToken()
 }
 
+// cycle is the cycle that a step names: the one that runs unless the story says another.
+func (a args) cycle() uint64 {
+	if a.flag("cycle") {
+		return uint64(a.num("cycle"))
+	}
+	v := a.s.state.View()
+	defer v.Close()
+	return v.collection().GetRunning().GetBegun().GetIndex()
+}
+
 func (a args) dur(k string) int64 {
 	if a.m[k] == "" {
 		return 0
@@ -210,6 +220,14 @@ func (a args) dur(k string) int64 {
 		a.s.t.Fatalf("%s=%s: %v", k, a.m[k], err)
 	}
 	return int64(d)
+}
+
+// many is a limit, 100 unless the story says one.
+func (a args) many(k string) int {
+	if !a.flag(k) {
+		return 100
+	}
+	return int(a.num(k))
 }
 
 func (a args) flag(k string) bool { _, ok := a.m[k]; return ok }
@@ -324,6 +342,9 @@ func showResult(r *metav1.Result) string {
 		return out
 	}
 	out := fmt.Sprintf("ok at %d", r.GetIndex())
+	if n := r.GetCount().GetBytes(); n > 0 {
+		out += fmt.Sprintf(" bytes=%d", n)
+	}
 	switch v := r.GetValue().(type) {
 	case *metav1.Result_Upload:
 		out += fmt.Sprintf(" revision=%d base=%d", v.Upload.GetRevision(), v.Upload.GetPartBase())
@@ -360,7 +381,7 @@ func (s *teller) command(line string) *metav1.Command {
 
 var storyCommands = map[string]func(*metav1.Command, args){
 	"init": func(c *metav1.Command, a args) {
-		c.Kind = &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: "c1", Epoch: "e1", Incarnation: 1, Version: 1, Name: a.str("name")}}
+		c.Kind = &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: "c1", Epoch: "e1", Incarnation: 1, Version: uint32(max(a.num("version"), 1)), Name: a.str("name")}}
 	},
 	"term": func(c *metav1.Command, a args) {
 		o := &metav1.OpenTerm{Term: uint64(a.num("n")), NodeId: "n1"}
@@ -384,7 +405,7 @@ var storyCommands = map[string]func(*metav1.Command, args){
 		c.Kind = &metav1.Command_RaiseVersion{RaiseVersion: &metav1.RaiseVersion{Version: uint32(a.num("to"))}}
 	},
 	"raise-incarnation": func(c *metav1.Command, a args) {
-		c.Kind = &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: uint64(a.num("to")), NodeId: a.str("node")}}
+		c.Kind = &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: uint64(a.num("to")), NodeId: a.str("node"), Life: a.str("life")}}
 	},
 	"remove-node": func(c *metav1.Command, a args) {
 		c.Kind = &metav1.Command_RemoveNode{RemoveNode: &metav1.RemoveNode{Id: a.str("id")}}
@@ -482,6 +503,61 @@ var storyCommands = map[string]func(*metav1.Command, args){
 		c.Kind = &metav1.Command_TrimEvents{TrimEvents: &metav1.TrimEvents{Before: uint64(a.num("before")), Limit: int32(a.num("limit"))}}
 	},
 	"nothing": func(*metav1.Command, args) {},
+
+	"request-cycle": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_RequestCycle{RequestCycle: &metav1.RequestCycle{ForgetEpochs: a.list("forget")}}
+	},
+	"begin-cycle": func(c *metav1.Command, a args) {
+		b := &metav1.BeginCycle{Trigger: metav1.CycleTrigger_CYCLE_TRIGGER_SCHEDULE, Untagged: a.flag("untagged")}
+		if a.flag("requested") {
+			b.Trigger = metav1.CycleTrigger_CYCLE_TRIGGER_REQUEST
+		}
+		if a.flag("trigger") {
+			b.Trigger = metav1.CycleTrigger(a.num("trigger"))
+		}
+		c.Kind = &metav1.Command_BeginCycle{BeginCycle: b}
+	},
+	"advance-cycle": func(c *metav1.Command, a args) {
+		adv := &metav1.AdvanceCycle{Cycle: a.cycle(), Phase: metav1.CyclePhase(a.num("phase")), Cursor: []byte(a.str("cursor")),
+			Trouble: a.str("trouble"), Outcome: metav1.CycleOutcome(a.num("outcome"))}
+		if a.flag("long") {
+			adv.Cursor = make([]byte, a.num("long"))
+		}
+		if a.flag("deleted") {
+			adv.Count = &metav1.CycleCount{DeletedKeys: a.num("deleted")}
+		}
+		if a.flag("kept") {
+			adv.Kept = &metav1.CycleKept{Keys: a.num("kept")}
+		}
+		c.Kind = &metav1.Command_AdvanceCycle{AdvanceCycle: adv}
+	},
+	"condemn": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_CondemnBlobs{CondemnBlobs: &metav1.CondemnBlobs{Cycle: a.cycle(), Digests: a.digs("blobs")}}
+	},
+	"delete-untagged": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_DeleteUntagged{DeleteUntagged: &metav1.DeleteUntagged{Cycle: a.cycle(), Repository: a.str("repo"), Digests: a.digs("manifests")}}
+	},
+	"forget": func(c *metav1.Command, a args) {
+		f := &metav1.ForgetKeys{Store: "main"}
+		for _, k := range a.list("keys") {
+			f.Keys = append(f.Keys, a.s.key(k))
+		}
+		c.Kind = &metav1.Command_ForgetKeys{ForgetKeys: f}
+	},
+	"open-backup": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_OpenBackup{OpenBackup: &metav1.OpenBackup{Id: a.id("id"), Place: a.str("place"), Hold: a.flag("hold")}}
+	},
+	"complete-backup": func(c *metav1.Command, a args) {
+		sum := digestOf("manifest of " + a.str("id"))
+		c.Kind = &metav1.Command_CompleteBackup{CompleteBackup: &metav1.CompleteBackup{Id: a.id("id"), Index: uint64(a.num("index")), Term: 1,
+			Name: "b/" + a.str("id"), Size: a.num("size"), Sha256: sum.Bytes()[1:]}}
+	},
+	"retire-backup": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_RetireBackup{RetireBackup: &metav1.RetireBackup{Id: a.id("id"), Release: a.flag("release")}}
+	},
+	"forget-backup": func(c *metav1.Command, a args) {
+		c.Kind = &metav1.Command_ForgetBackup{ForgetBackup: &metav1.ForgetBackup{Id: a.id("id")}}
+	},
 }
 
 func (a args) commit(digest string) *metav1.CommitUpload {
@@ -648,7 +724,11 @@ var storyViews = map[string]func(*View, args) (string, error){
 	},
 	"cluster?": func(v *View, _ args) (string, error) {
 		row, err := v.System()
-		return fmt.Sprintf("version=%d incarnation=%d", row.GetVersion(), row.GetIncarnation()), err
+		out := fmt.Sprintf("version=%d incarnation=%d", row.GetVersion(), row.GetIncarnation())
+		if life := row.GetLife(); life != "" {
+			out += " life=" + life
+		}
+		return out, err
 	},
 	"nodes?": func(v *View, _ args) (string, error) {
 		rows, err := v.Nodes()
@@ -675,8 +755,76 @@ var storyViews = map[string]func(*View, args) (string, error){
 		v.scan([]byte{byte(r)}, nil, func(_, _ []byte) bool { n++; return true })
 		return fmt.Sprint(n), v.err
 	},
+	"collection?": func(v *View, _ args) (string, error) {
+		row, err := v.Collection()
+		out := fmt.Sprintf("kept=%d", row.GetKept())
+		if q := row.GetRequested(); q != nil {
+			out += fmt.Sprintf("\nrequested %d to %d forget=%v", q.GetFirst().GetIndex(), q.GetLast().GetIndex(), q.GetForgetEpochs())
+		}
+		if c := row.GetRunning(); c != nil {
+			out += "\nrunning " + showCycle(c)
+		}
+		return out, err
+	},
+	"cycles?": func(v *View, a args) (string, error) {
+		rows, err := v.Cycles(int(a.num("n")))
+		return items(rows, false, showCycle), err
+	},
+	"backups?": func(v *View, _ args) (string, error) {
+		rows, err := v.Backups()
+		return items(rows, false, func(b BackupItem) string {
+			return fmt.Sprintf("%s %s opened=%d index=%d place=%s hold=%t", b.ID,
+				strings.ToLower(strings.TrimPrefix(b.GetState().String(), "BACKUP_STATE_")), b.GetOpened().GetIndex(), b.GetIndex(), b.GetPlace(), b.GetHold())
+		}), err
+	},
+	"backup?": func(v *View, a args) (string, error) {
+		b, err := v.Backup(a.id("id"))
+		return fmt.Sprintf("%s name=%s size=%d", b.GetState(), b.GetName(), b.GetSize()), err
+	},
+	"oldest?": func(v *View, _ args) (string, error) {
+		index, found, err := v.OldestRestorable()
+		return fmt.Sprintf("%d %t", index, found), err
+	},
+	"unneeded?": func(v *View, a args) (string, error) {
+		rows, _, done, visited, err := v.Unneeded(a.dig("after"), a.many("limit"), a.many("visit"))
+		sort.Slice(rows, func(i, j int) bool { return a.s.shown(rows[i].Digest.String()) < a.s.shown(rows[j].Digest.String()) })
+		return items(rows, !done, func(b UnneededBlob) string {
+			return fmt.Sprintf("%s size=%d %s", b.Digest, b.GetSize(), b.Why)
+		}) + fmt.Sprintf("\nvisited %d", visited), err
+	},
+	"untagged?": func(v *View, a args) (string, error) {
+		after := UntaggedCursor{Repository: a.str("after-repo"), Digest: a.dig("after")}
+		rows, _, done, visited, err := v.Untagged(after, a.many("limit"), a.many("visit"))
+		sort.SliceStable(rows, func(i, j int) bool { return a.s.shown(rows[i].Digest.String()) < a.s.shown(rows[j].Digest.String()) })
+		return items(rows, !done, func(m UntaggedManifest) string {
+			return fmt.Sprintf("%s %s size=%d %s", m.Repository, m.Digest, m.GetSize(), m.Why)
+		}) + fmt.Sprintf("\nvisited %d", visited), err
+	},
+	"condemned?": func(v *View, a args) (string, error) {
+		rows, _, done, err := v.Condemned("main", a.s.key(a.str("after")), a.many("limit"))
+		sort.Slice(rows, func(i, j int) bool { return a.s.shown(rows[i].Key) < a.s.shown(rows[j].Key) })
+		return items(rows, !done, func(k CondemnedKey) string {
+			return fmt.Sprintf("%s index=%d size=%d due=%t backup=%s until=%s", k.Key, k.GetIndex(), k.GetSize(), k.Stay.IsDue(), k.Stay.Backup, time.Duration(k.Stay.Until))
+		}), err
+	},
+	"objects?": func(v *View, a args) (string, error) {
+		rows, more, err := v.Objects("main", a.s.key(a.str("prefix")), a.s.key(a.str("after")), a.many("limit"))
+		return items(rows, more, func(o ObjectItem) string { return o.Key }), err
+	},
 	"system?": func(v *View, _ args) (string, error) {
 		s, err := v.System()
 		return fmt.Sprintf("id=%s epoch=%s term=%d leader=%s grace=%s", s.GetClusterId(), s.GetEpoch(), s.GetTerm(), s.GetLeader(), time.Duration(s.GetSettings().GetGrace())), err
 	},
+}
+
+func showCycle(c *metav1.Cycle) string {
+	out := fmt.Sprintf("%d phase=%d cursor=%q deleted=%d kept=%d untagged=%t", c.GetBegun().GetIndex(), c.GetPhase(), c.GetCursor(),
+		c.GetCount().GetDeletedKeys(), c.GetKept().GetKeys(), c.GetUntagged())
+	if q := c.GetRequest(); q != nil {
+		out += fmt.Sprintf(" for %d to %d forget=%v", q.GetFirst().GetIndex(), q.GetLast().GetIndex(), c.GetForgetEpochs())
+	}
+	if c.GetEnded() != nil {
+		out += fmt.Sprintf(" outcome=%d at %d trouble=%q", c.GetOutcome(), c.GetEnded().GetIndex(), c.GetTrouble())
+	}
+	return out
 }

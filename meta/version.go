@@ -11,7 +11,11 @@ import (
 //
 //	1  the first
 //	2  RaiseVersion, RaiseIncarnation; an entry of the address book that does not understand the cluster's version is refused
-const versionOfRaises = 2
+//	3  cycles of garbage collection, backups; RaiseIncarnation.life counts; the departure of a subject is noted (untagged.go)
+const (
+	versionOfRaises = 2
+	versionOfGC     = 3
+)
 
 // NeededVersion is the version from which on a cluster may log a command of this
 // kind, and 0 for one that this release does not know. RaiseVersion is how a
@@ -23,6 +27,10 @@ func NeededVersion(c *metav1.Command) uint32 {
 		return 0
 	case *metav1.Command_RaiseIncarnation:
 		return versionOfRaises
+	case *metav1.Command_RequestCycle, *metav1.Command_BeginCycle, *metav1.Command_AdvanceCycle,
+		*metav1.Command_CondemnBlobs, *metav1.Command_DeleteUntagged, *metav1.Command_ForgetKeys,
+		*metav1.Command_OpenBackup, *metav1.Command_CompleteBackup, *metav1.Command_RetireBackup, *metav1.Command_ForgetBackup:
+		return versionOfGC
 	}
 	return 1
 }
@@ -64,6 +72,12 @@ func (t *txn) raiseIncarnation(c *metav1.RaiseIncarnation) (*metav1.Result, erro
 	}
 	row := proto.CloneOf(t.system)
 	row.Incarnation = c.GetIncarnation()
+	if row.GetVersion() >= versionOfGC {
+		if n := len(c.GetLife()); n > maxName {
+			return nil, tooLarge(metav1.Noun_NOUN_CLUSTER, "life: got %d bytes, at most %d are accepted", n, maxName)
+		}
+		row.Life = c.GetLife() // also when empty: the one before is over
+	}
 	t.putSystem(row)
 	t.event(&metav1.Event{Action: metav1.Action_ACTION_RECOVER_CLUSTER, Subject: c.GetNodeId()})
 	return nil, nil

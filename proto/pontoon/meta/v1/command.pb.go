@@ -1308,8 +1308,10 @@ func (x *LockResult) GetExpires() int64 {
 type CountResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rows changed, and whether there is more to do.
-	Rows          int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	More          bool  `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	Rows int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	More bool  `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// CondemnBlobs, ForgetKeys: what the rows hold in the store.
+	Bytes         int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1356,6 +1358,13 @@ func (x *CountResult) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *CountResult) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 // InitCluster is the first command of a cluster; refused ever after.
@@ -3211,7 +3220,8 @@ func (x *TrimEvents) GetLimit() int32 {
 }
 
 // RequestCycle asks the leader for a cycle of garbage collection as soon as none runs. A second request joins one
-// that waits: what either asks for is done. The result's index names the request.
+// that waits: what either asks for is done. The result's index names the request: it is answered by the cycle whose
+// Cycle.request spans it.
 type RequestCycle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Epochs of other clusters whose objects the ledger does not know are swept too; see gc adopt.
@@ -3257,7 +3267,8 @@ func (x *RequestCycle) GetForgetEpochs() []string {
 	return nil
 }
 
-// BeginCycle opens a cycle; refused while one runs. The result's index is its id.
+// BeginCycle opens a cycle at the first phase; refused while one runs. The result's index is its id. With the
+// trigger REQUEST it takes over the request that waits, and is refused without one; with SCHEDULE a request waits on.
 type BeginCycle struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Trigger CycleTrigger           `protobuf:"varint,1,opt,name=trigger,proto3,enum=pontoon.meta.v1.CycleTrigger" json:"trigger,omitempty"`
@@ -3315,7 +3326,8 @@ func (x *BeginCycle) GetUntagged() bool {
 type AdvanceCycle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Cycle uint64                 `protobuf:"varint,1,opt,name=cycle,proto3" json:"cycle,omitempty"`
-	Phase CyclePhase             `protobuf:"varint,2,opt,name=phase,proto3,enum=pontoon.meta.v1.CyclePhase" json:"phase,omitempty"`
+	// Never an earlier one; unspecified: the phase that it is in.
+	Phase CyclePhase `protobuf:"varint,2,opt,name=phase,proto3,enum=pontoon.meta.v1.CyclePhase" json:"phase,omitempty"`
 	// Where the phase goes on; opaque to the state, at most 2 KiB. Empty: at its beginning.
 	Cursor []byte `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// Added to the cycle's own.
@@ -3465,6 +3477,7 @@ func (x *CondemnBlobs) GetDigests() [][]byte {
 
 // DeleteUntagged removes those of the named manifests that no tag, index or living subject keeps and that were
 // confirmed longer ago than the grace, each decided here (G3). What they needed keeps a grace from now. At most 1,000.
+// One that names much ends the step early: the result then says that there is more, and the same list is to be sent again.
 type DeleteUntagged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cycle         uint64                 `protobuf:"varint,1,opt,name=cycle,proto3" json:"cycle,omitempty"`
@@ -3525,8 +3538,8 @@ func (x *DeleteUntagged) GetDigests() [][]byte {
 	return nil
 }
 
-// ForgetKeys drops the rows of condemned keys whose bytes are gone. Each must be due (G6): a key that is not is kept,
-// and counts as an error of the caller. At most 1,000.
+// ForgetKeys drops the rows of condemned keys whose bytes are gone. Each must be due (G6): if one is not, the command
+// is refused and names it; one that the ledger does not know is passed over. At most 1,000.
 type ForgetKeys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
@@ -3947,10 +3960,11 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"LockResult\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\x03R\aexpires\"5\n" +
+	"\aexpires\x18\x02 \x01(\x03R\aexpires\"K\n" +
 	"\vCountResult\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\x92\x01\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\x92\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
