@@ -88,7 +88,8 @@ func (t *txn) condemnBlobs(c *metav1.CondemnBlobs) (*metav1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.runs(c.GetCycle()); err != nil {
+	row, err := t.runs(c.GetCycle())
+	if err != nil {
 		return nil, err
 	}
 	// All are judged before the first write: a scan costs what the buffer holds.
@@ -100,7 +101,9 @@ func (t *txn) condemnBlobs(c *metav1.CondemnBlobs) (*metav1.Result, error) {
 			}
 		}
 	}
-	return t.condemnAll(gone), nil
+	result := t.condemnAll(gone)
+	t.countInCycle(row, &metav1.CycleCount{CondemnedBlobs: result.GetCount().GetRows(), CondemnedBytes: result.GetCount().GetBytes()})
+	return result, nil
 }
 
 // condemnAll drops the rows of blobs that go; absent rows stay: a push of the blob gives it to those who wait for it.

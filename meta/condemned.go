@@ -70,6 +70,9 @@ func (t *txn) forgetKeys(c *metav1.ForgetKeys) (*metav1.Result, error) {
 		result.GetCount().Rows++
 		result.GetCount().Bytes += row.GetCondemned().GetSize()
 	}
+	if row := t.collection(); c.GetCycle() != 0 && row.GetRunning().GetBegun().GetIndex() == c.GetCycle() {
+		t.countInCycle(row, &metav1.CycleCount{DeletedKeys: result.GetCount().GetRows(), DeletedBytes: result.GetCount().GetBytes()})
+	}
 	return result, nil
 }
 

@@ -71,7 +71,7 @@ func (t *txn) beginCycle(c *metav1.BeginCycle) (*metav1.Result, error) {
 	}
 	run := &metav1.Cycle{
 		Begun: t.stamp(), Trigger: c.GetTrigger(), Untagged: c.GetUntagged(), Phase: metav1.CyclePhase_CYCLE_PHASE_UNTAGGED,
-		Count: &metav1.CycleCount{}, Kept: &metav1.CycleKept{},
+		Count: &metav1.CycleCount{}, Kept: &metav1.CycleKept{}, Revision: t.index,
 	}
 	switch c.GetTrigger() {
 	case metav1.CycleTrigger_CYCLE_TRIGGER_SCHEDULE:
@@ -111,6 +111,7 @@ func (t *txn) advanceCycle(c *metav1.AdvanceCycle) (*metav1.Result, error) {
 	if p := c.GetPhase(); p != metav1.CyclePhase_CYCLE_PHASE_UNSPECIFIED {
 		run.Phase = p
 	}
+	run.Revision = t.index
 	run.Cursor = c.GetCursor()
 	addCount(run.GetCount(), c.GetCount())
 	if k := c.GetKept(); k != nil {
@@ -129,6 +130,9 @@ func (t *txn) advanceCycle(c *metav1.AdvanceCycle) (*metav1.Result, error) {
 }
 
 func checkAdvance(run *metav1.Cycle, c *metav1.AdvanceCycle) error {
+	if r := c.GetRevision(); r != 0 && r != run.GetRevision() {
+		return conflict(metav1.Noun_NOUN_CYCLE, "cycle %d: somebody else has moved it on: expected revision %d, it is %d", c.GetCycle(), r, run.GetRevision())
+	}
 	if p := c.GetPhase(); p != metav1.CyclePhase_CYCLE_PHASE_UNSPECIFIED &&
 		(p < run.GetPhase() || p > metav1.CyclePhase_CYCLE_PHASE_ORPHANS) {
 		return invalid(metav1.Noun_NOUN_CYCLE, "cycle %d: got phase %d, it is in %d, and %d is the last",
@@ -150,6 +154,13 @@ func checkAdvance(run *metav1.Cycle, c *metav1.AdvanceCycle) error {
 		return invalid(metav1.Noun_NOUN_CYCLE, "cycle %d: got a count below 0", c.GetCycle())
 	}
 	return nil
+}
+
+// countInCycle counts what a command of a cycle did, in the command itself: so it is counted once, whatever happens to
+// the leader between the command and its next record.
+func (t *txn) countInCycle(row *metav1.Collection, n *metav1.CycleCount) {
+	addCount(row.GetRunning().GetCount(), n)
+	t.putCollection(row)
 }
 
 func addCount(sum, n *metav1.CycleCount) {

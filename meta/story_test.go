@@ -519,7 +519,7 @@ var storyCommands = map[string]func(*metav1.Command, args){
 	},
 	"advance-cycle": func(c *metav1.Command, a args) {
 		adv := &metav1.AdvanceCycle{Cycle: a.cycle(), Phase: metav1.CyclePhase(a.num("phase")), Cursor: []byte(a.str("cursor")),
-			Trouble: a.str("trouble"), Outcome: metav1.CycleOutcome(a.num("outcome"))}
+			Trouble: a.str("trouble"), Outcome: metav1.CycleOutcome(a.num("outcome")), Revision: uint64(a.num("revision"))}
 		if a.flag("long") {
 			adv.Cursor = make([]byte, a.num("long"))
 		}
@@ -538,7 +538,7 @@ var storyCommands = map[string]func(*metav1.Command, args){
 		c.Kind = &metav1.Command_DeleteUntagged{DeleteUntagged: &metav1.DeleteUntagged{Cycle: a.cycle(), Repository: a.str("repo"), Digests: a.digs("manifests")}}
 	},
 	"forget": func(c *metav1.Command, a args) {
-		f := &metav1.ForgetKeys{Store: "main"}
+		f := &metav1.ForgetKeys{Store: "main", Cycle: uint64(a.num("cycle"))}
 		for _, k := range a.list("keys") {
 			f.Keys = append(f.Keys, a.s.key(k))
 		}

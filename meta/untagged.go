@@ -92,6 +92,7 @@ func (t *txn) deleteUntagged(c *metav1.DeleteUntagged) (*metav1.Result, error) {
 		return nil, conflict(metav1.Noun_NOUN_CYCLE, "cycle %d: leaves untagged manifests alone", c.GetCycle())
 	}
 	var n, work int64
+	defer func() { t.countInCycle(run, &metav1.CycleCount{UntaggedManifests: n}) }()
 	for i, d := range digests {
 		row := t.manifest(repository, d)
 		if row == nil {

@@ -3337,7 +3337,9 @@ type AdvanceCycle struct {
 	// The last trouble, for people; empty changes nothing. At most 500 bytes.
 	Trouble string `protobuf:"bytes,6,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	// Not unspecified: the cycle ends, and goes into the history.
-	Outcome       CycleOutcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=pontoon.meta.v1.CycleOutcome" json:"outcome,omitempty"`
+	Outcome CycleOutcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=pontoon.meta.v1.CycleOutcome" json:"outcome,omitempty"`
+	// The cycle's revision that the caller saw: refused (conflict) if another is the cycle's. 0 asks nothing.
+	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3419,6 +3421,13 @@ func (x *AdvanceCycle) GetOutcome() CycleOutcome {
 		return x.Outcome
 	}
 	return CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED
+}
+
+func (x *AdvanceCycle) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // CondemnBlobs takes away those of the named blobs that nothing needs and whose graces are over, each decided here
@@ -3541,9 +3550,11 @@ func (x *DeleteUntagged) GetDigests() [][]byte {
 // ForgetKeys drops the rows of condemned keys whose bytes are gone. Each must be due (G6): if one is not, the command
 // is refused and names it; one that the ledger does not know is passed over. At most 1,000.
 type ForgetKeys struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	Keys          []string               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Store string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	Keys  []string               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Counts what is dropped, if it runs.
+	Cycle         uint64 `protobuf:"varint,3,opt,name=cycle,proto3" json:"cycle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3590,6 +3601,13 @@ func (x *ForgetKeys) GetKeys() []string {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *ForgetKeys) GetCycle() uint64 {
+	if x != nil {
+		return x.Cycle
+	}
+	return 0
 }
 
 // OpenBackup makes a backup known before its view is taken: from now on no key that was condemned after this index
@@ -4131,7 +4149,7 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"BeginCycle\x127\n" +
 	"\atrigger\x18\x01 \x01(\x0e2\x1d.pontoon.meta.v1.CycleTriggerR\atrigger\x12\x1a\n" +
-	"\buntagged\x18\x02 \x01(\bR\buntagged\"\xa5\x02\n" +
+	"\buntagged\x18\x02 \x01(\bR\buntagged\"\xc1\x02\n" +
 	"\fAdvanceCycle\x12\x14\n" +
 	"\x05cycle\x18\x01 \x01(\x04R\x05cycle\x121\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x1b.pontoon.meta.v1.CyclePhaseR\x05phase\x12\x16\n" +
@@ -4139,7 +4157,8 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\v2\x1b.pontoon.meta.v1.CycleCountR\x05count\x12.\n" +
 	"\x04kept\x18\x05 \x01(\v2\x1a.pontoon.meta.v1.CycleKeptR\x04kept\x12\x18\n" +
 	"\atrouble\x18\x06 \x01(\tR\atrouble\x127\n" +
-	"\aoutcome\x18\a \x01(\x0e2\x1d.pontoon.meta.v1.CycleOutcomeR\aoutcome\">\n" +
+	"\aoutcome\x18\a \x01(\x0e2\x1d.pontoon.meta.v1.CycleOutcomeR\aoutcome\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\">\n" +
 	"\fCondemnBlobs\x12\x14\n" +
 	"\x05cycle\x18\x01 \x01(\x04R\x05cycle\x12\x18\n" +
 	"\adigests\x18\x02 \x03(\fR\adigests\"`\n" +
@@ -4148,11 +4167,12 @@ const file_pontoon_meta_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x02 \x01(\tR\n" +
 	"repository\x12\x18\n" +
-	"\adigests\x18\x03 \x03(\fR\adigests\"6\n" +
+	"\adigests\x18\x03 \x03(\fR\adigests\"L\n" +
 	"\n" +
 	"ForgetKeys\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\tR\x04keys\"F\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x14\n" +
+	"\x05cycle\x18\x03 \x01(\x04R\x05cycle\"F\n" +
 	"\n" +
 	"OpenBackup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +

@@ -2935,7 +2935,9 @@ type Cycle struct {
 	Outcome      CycleOutcome `protobuf:"varint,10,opt,name=outcome,proto3,enum=pontoon.meta.v1.CycleOutcome" json:"outcome,omitempty"`
 	Ended        *Stamp       `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"`
 	// The request that it answers; absent for the schedule's.
-	Request       *CycleRequest `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`
+	Request *CycleRequest `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`
+	// The log index of BeginCycle or of the last AdvanceCycle.
+	Revision      uint64 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3052,6 +3054,13 @@ func (x *Cycle) GetRequest() *CycleRequest {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *Cycle) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // CycleCount sums what a cycle did.
@@ -3655,7 +3664,7 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\fCycleRequest\x12,\n" +
 	"\x05first\x18\x01 \x01(\v2\x16.pontoon.meta.v1.StampR\x05first\x12*\n" +
 	"\x04last\x18\x02 \x01(\v2\x16.pontoon.meta.v1.StampR\x04last\x12#\n" +
-	"\rforget_epochs\x18\x03 \x03(\tR\fforgetEpochs\"\x97\x04\n" +
+	"\rforget_epochs\x18\x03 \x03(\tR\fforgetEpochs\"\xb3\x04\n" +
 	"\x05Cycle\x12,\n" +
 	"\x05begun\x18\x01 \x01(\v2\x16.pontoon.meta.v1.StampR\x05begun\x127\n" +
 	"\atrigger\x18\x02 \x01(\x0e2\x1d.pontoon.meta.v1.CycleTriggerR\atrigger\x12\x1a\n" +
@@ -3669,7 +3678,8 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\aoutcome\x18\n" +
 	" \x01(\x0e2\x1d.pontoon.meta.v1.CycleOutcomeR\aoutcome\x12,\n" +
 	"\x05ended\x18\v \x01(\v2\x16.pontoon.meta.v1.StampR\x05ended\x127\n" +
-	"\arequest\x18\f \x01(\v2\x1d.pontoon.meta.v1.CycleRequestR\arequest\"\xf8\x02\n" +
+	"\arequest\x18\f \x01(\v2\x1d.pontoon.meta.v1.CycleRequestR\arequest\x12\x1a\n" +
+	"\brevision\x18\r \x01(\x04R\brevision\"\xf8\x02\n" +
 	"\n" +
 	"CycleCount\x12\x16\n" +
 	"\x06marked\x18\x01 \x01(\x03R\x06marked\x12-\n" +
