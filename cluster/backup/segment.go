@@ -8,18 +8,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/pontoon-registry/pontoon/meta"
 )
 
-// The format of a log segment, numbers big-endian; all of it is one zstd frame:
+// The format of a log segment, numbers big-endian: one zstd frame of
 //
 //	"pontoon log\n"  u32 format (1)  u32 length  SegmentHeader in JSON
 //	{ u64 index  u64 term  u32 length of the data + 1, 0 for an entry without any  data }   in order of index
-//	SHA-256 of everything before it
+//
+// and a skippable frame with the SHA-256 of the first: any tool that knows zstd unpacks it, and no byte is without a sum.
 
 const (
 	segmentMagic  = "pontoon log\n"
@@ -30,6 +30,8 @@ const (
 	segmentBytes = 8 << 20
 	maxHeader    = 4 << 10
 	entryHead    = 20
+	// sumFrame begins the skippable frame: its magic number and its length, 32, both little-endian (RFC 8878, 3.1.2).
+	sumFrame = "\x50\x2a\x4d\x18\x20\x00\x00\x00"
 )
 
 // SegmentHeader says what a segment holds.
@@ -104,25 +106,35 @@ func (p *packer) encode(s *Segment) ([]byte, error) {
 		}
 		out = append(binary.BigEndian.AppendUint32(out, uint32(len(e.Data))+1), e.Data...)
 	}
-	sum := sha256.Sum256(out)
-	if out = append(out, sum[:]...); len(out) > maxSegment {
+	if len(out) > maxSegment {
 		return nil, fmt.Errorf("encode segment: %d bytes, at most %d", len(out), maxSegment)
 	}
-	return p.z.EncodeAll(out, nil), nil
+	return sealed(p.z.EncodeAll(out, nil)), nil
+}
+
+// sealed appends the sum of a frame.
+func sealed(frame []byte) []byte {
+	sum := sha256.Sum256(frame)
+	return append(append(frame, sumFrame...), sum[:]...)
 }
 
 // decodeSegment reads a segment; file names it in errors.
 func decodeSegment(file string, b []byte) (*Segment, error) {
+	frame, tail := b[:max(len(b)-len(sumFrame)-sha256.Size, 0)], b[max(len(b)-len(sumFrame)-sha256.Size, 0):]
+	sum, ok := bytes.CutPrefix(tail, []byte(sumFrame))
+	if !ok {
+		return nil, fileError(file, ErrTruncated, "it has %d bytes and no sum at its end", len(b))
+	}
+	if want := sha256.Sum256(frame); !bytes.Equal(sum, want[:]) {
+		return nil, fileError(file, ErrAltered, "its sum differs")
+	}
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxSegment))
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
 	defer z.Close()
-	plain, err := z.DecodeAll(b, nil)
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) || err == nil && len(plain) == 0:
-		return nil, fileError(file, ErrTruncated, "it has %d bytes", len(b))
-	case err != nil:
+	plain, err := z.DecodeAll(frame, nil)
+	if err != nil {
 		return nil, fileError(file, ErrAltered, "it cannot be decompressed: %v", err)
 	}
 	rest, ok := bytes.CutPrefix(plain, []byte(segmentMagic))
@@ -132,11 +144,7 @@ func decodeSegment(file string, b []byte) (*Segment, error) {
 	if f := binary.BigEndian.Uint32(rest); f > segmentFormat {
 		return nil, fileError(file, ErrNewerFormat, "format %d, this release reads %d", f, segmentFormat)
 	}
-	body, tail := plain[:max(len(plain)-sha256.Size, 0)], plain[max(len(plain)-sha256.Size, 0):]
-	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], tail) {
-		return nil, fileError(file, ErrAltered, "its sum differs")
-	}
-	s, err := parseSegment(body[len(segmentMagic):])
+	s, err := parseSegment(rest)
 	if err == nil {
 		err = s.check()
 	}
