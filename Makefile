@@ -115,7 +115,7 @@ fuzz: ## fuzz every target for FUZZTIME (30s) each
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
 		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
 			echo "$$dir $$target"; \
-			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); \
+			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x; \
 		done; \
 	done
 

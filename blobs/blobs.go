@@ -43,6 +43,9 @@
 // before Meter, so that its queue does not count as the store's time. A refusal
 // of Limit tells Breaker nothing: it is this node that is busy.
 //
+// An Archive has RetryArchive alone: the one backup that runs at a time is no
+// load to limit, and nobody waits for it who would be served sooner by a refusal.
+//
 // fs has no Breaker: a system call that hangs answers to nobody, so only Limit
 // bounds what piles up behind it.
 //
@@ -210,8 +213,8 @@ type Multipart struct {
 	Initiated time.Time
 }
 
-// Objects keeps small named objects with conditional writes (owner mark,
-// backups), outside the epochs' prefixes. Versions are opaque.
+// Objects keeps small named objects with conditional writes (the owner mark),
+// outside the epochs' prefixes. Versions are opaque. What is larger and written once is Archive's.
 type Objects interface {
 	// Get answers the body (at most 1 MiB) and its version.
 	Get(ctx context.Context, name string) (body []byte, version string, err error)

@@ -19,7 +19,8 @@ import (
 //	{ u32 key length (> 0)  key  u32 value length  value }   in key order
 //	u32 0  u64 rows  SHA-256 of everything before it
 //
-// All rows but the witness, which is the node's own.
+// All rows but those that may differ between healthy nodes at one index: the witness is the node's own,
+// and a defect has the words of the release that met it. So any node exports the same bytes.
 
 const (
 	exportMagic  = "pontoon state\n"
@@ -35,6 +36,26 @@ var ErrExport = errors.New("not a whole exported state")
 
 // Export writes the state at the view's index. Memory does not grow with it.
 func (v *View) Export(w io.Writer) error {
+	_, err := v.ExportRows(w)
+	return err
+}
+
+// ExportRows is Export, and answers how many rows of each range it wrote, by the range's name in keys.go.
+func (v *View) ExportRows(w io.Writer) (map[string]int64, error) {
+	var counts [256]int64
+	if err := v.export(w, &counts); err != nil {
+		return nil, err
+	}
+	named := map[string]int64{}
+	for r, n := range counts {
+		if n > 0 {
+			named[rangeName(byte(r))] += n
+		}
+	}
+	return named, nil
+}
+
+func (v *View) export(w io.Writer, counts *[256]int64) error {
 	if v.err != nil {
 		return v.err
 	}
@@ -48,10 +69,11 @@ func (v *View) Export(w io.Writer) error {
 	var n uint64
 	var failed error
 	v.walk(nil, nil, func(k, value []byte) bool {
-		if k[0] == rangeWitness {
+		if k[0] == rangeWitness || k[0] == rangeDefect {
 			return true
 		}
 		n++
+		counts[k[0]]++
 		failed = errors.Join(writeField(out, k), writeField(out, value))
 		return failed == nil
 	})

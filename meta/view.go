@@ -21,6 +21,12 @@ type View struct {
 // Index is the log index of the state (Pontoon-Revision).
 func (v *View) Index() uint64 { return v.at.index }
 
+// Term is that of the last entry in the state.
+func (v *View) Term() uint64 { return v.at.term }
+
+// Hash is the head of the chain (M9) at Index.
+func (v *View) Hash() []byte { return append([]byte(nil), v.at.head[:]...) }
+
 // ClusterTime is the state's clock, in nanoseconds; for durations only (M1).
 func (v *View) ClusterTime() int64 { return v.at.clock.GetClusterTime() }
 

@@ -32,6 +32,8 @@ type Fixture struct {
 	Nodes []blobs.Store
 	// Objects are over the same storage, nil if the store has none.
 	Objects []blobs.Objects
+	// Archives are over the same storage, nil if the store has none.
+	Archives []blobs.Archive
 	// Part is the size around which sizes are tried: of the first part, or of a Boundary.
 	Part int64
 	// Multipart says that layers above Part are multipart uploads.
@@ -83,6 +85,9 @@ var cases = []struct {
 	{"PresignedURLServesTheBytes", presign},
 	{"ObjectsChangeOnlyWhenTheConditionHolds", objects},
 	{"ObjectsHaveOneWinner", objectsRace},
+	{"ArchivesKeepWhatIsPutOnce", archive},
+	{"ArchivesListInTheOrderOfNames", archiveOrder},
+	{"ArchivesHaveOneWinner", archiveRace},
 	{"UploadsAtOnceDoNotMix", atOnce},
 	{"EndedContextsEndCalls", endedContext},
 	{"MemoryDoesNotGrowWithTheLayer", memory},

@@ -11,6 +11,8 @@
 //
 //	<root>/<epoch>/<upload>/<attempt>[.<n>]   one file for each key
 //	<root>/_objects/<name>                    Objects, with a line that holds the version
+//	<root>/<name with a dash>                 Archive, plain bytes
+//	<root>/_archive/<random>                  of an Archive, until it has its name
 //
 // F1: a file is written by the one attempt that created it (O_EXCL), by
 // appending only, so the bytes below a length that the ledger accepted never

@@ -18,11 +18,12 @@ func TestDirectoryPassesTheSuite(t *testing.T) {
 		dir := t.TempDir()
 		a, b := open(t, dir), open(t, dir)
 		return blobstest.Fixture{
-			Nodes:   []blobs.Store{blobstest.Shield(a, func(context.Context) error { return nil }), b}, // as the product has it, and bare
-			Objects: []blobs.Objects{a, b},
-			Part:    boundary,
-			Heap:    16 << 20,
-			Stream:  256 << 20,
+			Nodes:    []blobs.Store{blobstest.Shield(a, func(context.Context) error { return nil }), b}, // as the product has it, and bare
+			Objects:  []blobs.Objects{a, b},
+			Archives: []blobs.Archive{blobs.RetryArchive(a.Archive(), new(blobstest.Watch)), b.Archive()},
+			Part:     boundary,
+			Heap:     16 << 20,
+			Stream:   256 << 20,
 			Damage: func(t *testing.T, key string) {
 				path := filepath.Join(dir, key)
 				if err := os.Chmod(path, 0o600); err != nil {

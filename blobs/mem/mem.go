@@ -1,5 +1,5 @@
 // Package mem keeps blobs in memory, for tests of what stands above: a whole
-// Store and Objects with the shape of S3 (multipart uploads, part numbers,
+// Store, Objects and Archive with the shape of S3 (multipart uploads, part numbers,
 // ETags, a tail), so that a caller who treats it well treats S3 well.
 //
 // It promises what blobs promises except durability: all is gone with the
@@ -39,6 +39,7 @@ type Store struct {
 	objects    map[string]object
 	multiparts map[string]*multipart
 	named      map[string]named
+	archived   map[string]object
 	counter    int
 }
 
@@ -71,6 +72,7 @@ func New(partSize int64) *Store {
 	}
 	return &Store{
 		partSize: partSize, objects: map[string]object{}, multiparts: map[string]*multipart{}, named: map[string]named{},
+		archived: map[string]object{},
 	}
 }
 

@@ -14,6 +14,7 @@ func TestMemPassesTheSuite(t *testing.T) {
 		return blobstest.Fixture{
 			Nodes:     []blobs.Store{s, blobstest.Shield(s, func(context.Context) error { return nil })},
 			Objects:   []blobs.Objects{s},
+			Archives:  []blobs.Archive{blobs.RetryArchive(s.Archive(), new(blobstest.Watch)), s.Archive()},
 			Part:      1 << 16,
 			Multipart: true,
 			Damage: func(t *testing.T, key string) {

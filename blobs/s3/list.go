@@ -42,9 +42,16 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string) error {
 		}
 		objects = append(objects, types.ObjectIdentifier{Key: full})
 	}
+	failed = append(failed, s.deleteObjects(ctx, objects))
+	return errors.Join(failed...)
+}
+
+// deleteObjects makes one call for at most deleteBatch full keys.
+func (s *Store) deleteObjects(ctx context.Context, objects []types.ObjectIdentifier) error {
 	if len(objects) == 0 {
-		return errors.Join(failed...)
+		return nil
 	}
+	var failed []error
 	err := s.call(ctx, 0, func(ctx context.Context) error {
 		out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 			Bucket: &s.config.Bucket, Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},
@@ -60,7 +67,7 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string) error {
 		return nil
 	})
 	if err != nil {
-		failed = append(failed, fmt.Errorf("delete %d keys from %s: %w", len(objects), keys[0], err))
+		failed = append(failed, fmt.Errorf("delete %d keys from %s: %w", len(objects), aws.ToString(objects[0].Key), err))
 	}
 	return errors.Join(failed...)
 }

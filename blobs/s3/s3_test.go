@@ -35,6 +35,7 @@ func suite(t *testing.T, c Config, part int64) {
 		return blobstest.Fixture{
 			Nodes:     []blobs.Store{blobstest.Shield(a, a.Probe), b}, // as the product has it, and bare
 			Objects:   []blobs.Objects{a, b},
+			Archives:  []blobs.Archive{blobs.RetryArchive(a.Archive(), new(blobstest.Watch)), b.Archive()},
 			Part:      part,
 			Multipart: true,
 			Heap:      2*c.Memory + 16<<20, // the collector lets the heap double
