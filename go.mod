@@ -22,6 +22,7 @@ require (
 	github.com/pires/go-proxyproto v0.15.0 // PROXY protocol v2. Hold at v0.15.0: v0.16.0 wants Go 1.26.9
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/prometheus/client_model v0.6.3 // tests: reads metrics back
+	github.com/robfig/cron/v3 v3.0.1 // schedules of garbage collection and backups: the grammar of cron, and when is next
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts of the command line (testscript)
 	github.com/sony/gobreaker/v2 v2.4.0 // the breaker before the store: small, no dependencies, calls of two steps
 	github.com/spf13/cobra v1.10.2 // the command line: help, completion, flags as people know them
@@ -32,6 +33,7 @@ require (
 	golang.org/x/net v0.62.0 // HTTP/2: settings of the server
 	golang.org/x/sync v0.24.0 // errgroup: whoever starts a goroutine waits for it
 	golang.org/x/sys v0.49.0 // peer credentials of the socket, locks of files
+	golang.org/x/time v0.16.0 // the limit on deletes per second
 	google.golang.org/grpc v1.85.0 // node to node
 	google.golang.org/protobuf v1.36.12 // commands and rows
 )

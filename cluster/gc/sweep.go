@@ -1,0 +1,196 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
+)
+
+// sweeping is the state of the phase that deletes condemned keys which are due (G6):
+//
+//	view ─► raise the mark above them (G9) ─► abort their multipart uploads ─► delete ─► forget
+//
+// Whatever happens between two of these, the key is condemned still and comes again. A key that was due stays so: a
+// backup that is opened later cannot need it.
+type sweeping struct {
+	*turn
+	kept *metav1.CycleKept
+	// halted: nothing is deleted any more in this phase, only counted; foreign: because the store is not ours.
+	halted, foreign bool
+}
+
+func (t *turn) sweep(ctx context.Context) error {
+	at := t.place().Key
+	s := &sweeping{turn: t, kept: &metav1.CycleKept{}}
+	if at != "" && t.row.GetKept() != nil {
+		s.kept = proto.CloneOf(t.row.GetKept())
+	}
+	for {
+		rows, next, done, err := t.findCondemned(ctx, at)
+		if err != nil {
+			return err
+		}
+		if err := s.step(ctx, rows); err != nil {
+			return err
+		}
+		t.kept = proto.CloneOf(s.kept)
+		if done {
+			return t.next(ctx, metav1.CyclePhase_CYCLE_PHASE_ORPHANS)
+		}
+		at = next
+		if err := t.recordNowAndThen(ctx, place{Key: at}); err != nil {
+			return err
+		}
+		if err := t.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Collector) findCondemned(ctx context.Context, at string) (rows []meta.CondemnedKey, next string, done bool, err error) {
+	err = c.view(ctx, func(v *meta.View) error {
+		rows, next, done, err = v.Condemned(c.cfg.StoreName, at, c.sizes.page)
+		return err
+	})
+	return rows, next, done, err
+}
+
+// step deletes those of a page that are due, and counts the others.
+func (s *sweeping) step(ctx context.Context, rows []meta.CondemnedKey) error {
+	var due []meta.CondemnedKey
+	for _, row := range rows {
+		switch {
+		case row.Stay.Backup != "":
+			s.kept.ForBackup++
+		case !row.Stay.IsDue():
+			s.kept.ForDelay++
+		default:
+			due = append(due, row)
+			continue
+		}
+		s.keep(row)
+	}
+	for chunk := range slices.Chunk(due, s.batch()) {
+		if err := s.chunk(ctx, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep counts a key that stays for now.
+func (s *sweeping) keep(rows ...meta.CondemnedKey) {
+	for _, row := range rows {
+		s.kept.Keys++
+		s.kept.Bytes += row.GetSize()
+		if s.foreign {
+			s.kept.ForMark++
+		}
+	}
+}
+
+// chunk deletes keys that are due, in one call of the store.
+func (s *sweeping) chunk(ctx context.Context, due []meta.CondemnedKey) error {
+	if !s.halted {
+		if err := s.claim(ctx, due); err != nil {
+			return err
+		}
+	}
+	if s.halted {
+		s.keep(due...)
+		return nil
+	}
+	ready, err := s.abortAll(ctx, due)
+	if err != nil || s.halted {
+		s.keep(due...)
+		return err
+	}
+	gone, err := s.erase(ctx, ready)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.count.Failed += int64(len(ready) - len(gone))
+	if err != nil {
+		s.fail("delete condemned keys", err)
+		// A store that lets nothing go, or asks to slow down, is not asked more often.
+		s.halted = len(gone) == 0 || unavailable(err)
+	}
+	if err := s.forget(ctx, gone); err != nil {
+		return err
+	}
+	for _, row := range due {
+		if !slices.Contains(gone, row.Key) {
+			s.keep(row)
+		}
+	}
+	return nil
+}
+
+// claim raises the mark above the keys that are about to go (G9).
+func (s *sweeping) claim(ctx context.Context, due []meta.CondemnedKey) error {
+	var highest uint64
+	for _, row := range due {
+		highest = max(highest, row.GetIndex())
+	}
+	err := s.raise(ctx, highest)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, ErrNotOwner):
+		s.fail("delete nothing: `pontoon gc adopt` takes the store over", err)
+		s.halted, s.foreign = true, true
+	case err != nil:
+		s.fail("raise the owner mark", err)
+		s.halted = true
+	}
+	return nil
+}
+
+// abortAll ends the multipart uploads that the ledger knows under the keys: some servers list none by prefix. It answers
+// the keys that may be deleted, and forgotten, now.
+func (s *sweeping) abortAll(ctx context.Context, due []meta.CondemnedKey) (ready []string, err error) {
+	for _, row := range due {
+		err := s.abortUnder(ctx, row)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err == nil:
+			ready = append(ready, row.Key)
+			continue
+		}
+		s.count.Failed++
+		s.fail("abort a multipart upload", err)
+		if s.halted = unavailable(err); s.halted {
+			return nil, nil
+		}
+	}
+	return ready, nil
+}
+
+func (s *sweeping) abortUnder(ctx context.Context, row meta.CondemnedKey) error {
+	for _, id := range row.GetMultipartIds() {
+		if err := s.abort(ctx, row.Key, id); err != nil {
+			return err
+		}
+		s.count.AbortedMultiparts++
+	}
+	return nil
+}
+
+// forget drops the rows of keys that are gone; Apply decides again whether they were due (G6), and counts them.
+func (s *sweeping) forget(ctx context.Context, gone []string) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	_, err := s.decide(ctx, fmt.Sprintf("forget %d keys from %s", len(gone), gone[0]), &metav1.Command{
+		Kind: &metav1.Command_ForgetKeys{ForgetKeys: &metav1.ForgetKeys{
+			Store: s.cfg.StoreName, Keys: gone, Cycle: s.row.GetBegun().GetIndex(),
+		}}})
+	return err
+}
