@@ -50,7 +50,7 @@ func New(cfg Config) (*Collector, error) {
 		return nil, err
 	}
 	return &Collector{
-		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 200},
+		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50},
 		deletes: rate.NewLimiter(rate.Limit(cfg.DeletesPerSecond), cfg.DeletesPerSecond),
 	}, nil
 }
@@ -131,11 +131,17 @@ func (c *Collector) situation(ctx context.Context) (s situation, err error) {
 	return s, nil
 }
 
-// view reads the ledger; the state contains all that was acknowledged before the call (C2, G7).
+// view reads the ledger; the state contains all that was acknowledged before the call (C2, G7). A node that may answer
+// reads from old state (cluster.reads.stale) must not do so here.
 func (c *Collector) view(ctx context.Context, fn func(*meta.View) error) error {
 	ctx, cancel := context.WithTimeout(ctx, ledgerTime)
 	defer cancel()
-	return c.cfg.Ledger.View(ctx, meta.Read{}, fn)
+	return c.cfg.Ledger.View(ctx, meta.Read{}, func(v *meta.View) error {
+		if v.Stale() {
+			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "garbage collection: no quorum proves the state fresh")
+		}
+		return fn(v)
+	})
 }
 
 func (c *Collector) propose(ctx context.Context, command *metav1.Command) (*metav1.Result, error) {
