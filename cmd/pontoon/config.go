@@ -125,7 +125,10 @@ func (c ClusterConfig) Alone() bool { return len(c.Join) == 0 && c.Expect <= 1 }
 
 // GCConfig is section gc.
 type GCConfig struct {
-	Grace, Delay time.Duration
+	Enabled, Untagged, UnsafeShort bool
+	Schedule                       string
+	Grace, Delay, Orphans, Uploads time.Duration
+	DeletesPerSecond               int64
 }
 
 // host is what the defaults depend on; tests fill it.

@@ -97,7 +97,7 @@ func TestWhatIsWrongIsNamedWithPlaceKeyAndRemedy(t *testing.T) {
 		"wrong version":       {"version: 2\n", nil, `p.yml:1: version: got "2", expected 0.1`},
 		"no port":             {"version: 0.1\nhttp: {addr: localhost}\n", nil, `p.yml:2: http.addr: got "localhost", expected host:port with a port of 0 to 65535`},
 		"no unit":             {"version: 0.1\nhttp:\n  draintimeout: 30\n", nil, `p.yml:3: http.draintimeout: got "30", expected a duration from 1s to 24h, such as 30s or 1h`},
-		"duration too long":   {"version: 0.1\ngc: {grace: 9000h}\n", nil, `p.yml:2: gc.grace: got "9000h", expected a duration from 1m to 720h`},
+		"duration too long":   {"version: 0.1\ngc: {grace: 9000h}\n", nil, `p.yml:2: gc.grace: got "9000h", expected a duration from 1s to 720h`},
 		"even voters":         {"version: 0.1\ncluster: {voters: 4}\n", nil, `p.yml:2: cluster.voters: got "4", expected an odd number from 1 to 9`},
 		"text for section":    {"version: 0.1\nhttp: yes\n", nil, `p.yml:2: http: got "yes", expected a section with keys such as addr, host, relativeurls`},
 		"section for text":    {"version: 0.1\nhttp: {addr: {a: b}}\n", nil, "p.yml:2: http.addr: got a section, expected text"},

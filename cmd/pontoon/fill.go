@@ -21,9 +21,8 @@ import (
 
 // The settings of Apply that no key sets yet.
 const (
-	uploadLifetime = day
-	eventCount     = 1_000_000
-	eventAge       = 90 * day
+	eventCount = 1_000_000
+	eventAge   = 90 * day
 )
 
 func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *slog.Logger) cluster.Config {
@@ -34,7 +33,7 @@ func (c *Config) clusterConfig(secrets []string, s *store, m *api.Metrics, log *
 		Listen: n.Addr, Advertise: n.Advertise, GossipListen: n.GossipAddr, GossipAdvertise: n.GossipAdvertise,
 		Join: n.Join, Expect: int(n.Expect), Secrets: secrets,
 		Settings: &metav1.Settings{
-			Grace: int64(c.GC.Grace), DeleteDelay: int64(c.GC.Delay), UploadLifetime: int64(uploadLifetime),
+			Grace: int64(c.GC.Grace), DeleteDelay: int64(c.GC.Delay), UploadLifetime: int64(c.GC.Uploads),
 			SparseImages: c.Validation.SparseImages, SparseIndexes: c.Validation.SparseIndexes,
 			EventCount: eventCount, EventAge: int64(eventAge),
 		},

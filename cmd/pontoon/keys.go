@@ -14,6 +14,7 @@ func keysOf(c *Config, h host) []key {
 	table = append(table, storageKeys(c)...)
 	table = append(table, httpKeys(c)...)
 	table = append(table, clusterKeys(c, h)...)
+	table = append(table, gcKeys(c)...)
 	return append(table, otherKeys()...)
 }
 
@@ -156,11 +157,6 @@ func clusterKeys(c *Config, h host) []key {
 			doc: "free bytes under cluster.datadir without which the node does not lead and is not ready; a quarter of it keeps it in Raft; 0 never asks"},
 		{path: "cluster.disk.ballast", into: amount{&n.Ballast, 0, 16 << 30}, def: "64MiB",
 			doc: "a file in cluster.datadir that is given back when the node is started on a full disk; 0 none"},
-
-		{path: "gc.grace", into: span{&c.GC.Grace, time.Minute, 30 * day}, def: "1h",
-			doc: "how long what was pushed stays without a manifest that needs it"},
-		{path: "gc.delay", into: span{&c.GC.Delay, time.Hour, 90 * day}, def: "24h",
-			doc: "how long storage keeps what nothing needs any more"},
 	}
 }
 

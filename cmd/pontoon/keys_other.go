@@ -32,7 +32,7 @@ func needlessKeys() map[string]string {
 		"storage.tag":      "tags are looked up in the ledger",
 		"log.reportcaller": "lines name their part of the program",
 
-		"storage.maintenance.uploadpurging":         "uploads expire 24 h after their last step",
+		"storage.maintenance.uploadpurging":         "uploads expire by themselves; see gc.uploads",
 		"storage.filesystem.maxthreads":             "the number of open requests is bounded by http.maxconnections",
 		"storage.s3.v4auth":                         "requests are always signed with version 4",
 		"storage.s3.chunksize":                      "part sizes follow from the offset",
@@ -85,8 +85,6 @@ func refusedKeys() map[string]string {
 		"health.tcp":                   "ask /readyz",
 		"backup":                       later,
 		"admin":                        "the operators' socket is the only door now; the rest comes later",
-		"gc.interval":                  "collection itself comes later",
-		"gc.untagged":                  "collection itself comes later",
-		"gc.unsafeshort":               "collection itself comes later",
+		"gc.interval":                  "write gc.schedule, such as @every 6h",
 	}
 }

@@ -108,6 +108,7 @@ func (c *Config) check(k *keyring) {
 	c.checkStorage(k)
 	c.checkHTTP(k)
 	c.checkCluster(k)
+	c.checkGC(k)
 	if c.Auth.Kind == "htpasswd" && c.Auth.Path == "" {
 		k.problem("auth.htpasswd.path", "is missing: name the file, made with `htpasswd -Bc FILE USER`")
 	}
