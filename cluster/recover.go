@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -183,7 +184,9 @@ func (r *Recovery) commands(system *metav1.System, config raft.Configuration, in
 		all = append(all, &metav1.Command{Kind: &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: own}}})
 		all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseVersion{RaiseVersion: &metav1.RaiseVersion{Version: n.cfg.newest}}})
 	}
-	all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: incarnation, NodeId: n.id, Life: randomID()}}})
+	all = append(all, &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{
+		Incarnation: incarnation, NodeId: n.id, Life: nextLife(system.GetLife()),
+	}}})
 	calls := make([]*call, len(all))
 	for i, c := range all {
 		c.Envelope = &metav1.Envelope{Actor: &metav1.Actor{Name: "system:recover", Method: "system"}, NodeId: n.id}
@@ -194,4 +197,18 @@ func (r *Recovery) commands(system *metav1.System, config raft.Configuration, in
 		calls[i] = newCall(encoded)
 	}
 	return calls, nil
+}
+
+// lifeElements bounds a life, which has at most 255 bytes.
+const lifeElements = 7
+
+// nextLife names a life that begins: random, after the names of those that it comes from. Of two directories that were
+// recovered apart neither comes from the other, so that only one of the two takes up the store's owner mark (G9).
+func nextLife(before string) string {
+	var elements []string
+	if before != "" {
+		elements = strings.Split(before, ".")
+	}
+	elements = append(elements, randomID())
+	return strings.Join(elements[max(0, len(elements)-lifeElements):], ".")
 }

@@ -201,3 +201,18 @@ func TestARecoveryByANewerReleaseRaisesTheVersion(t *testing.T) {
 		t.Errorf("the cluster is %v, %v", system, err)
 	}
 }
+
+func TestALifeNamesThoseThatItComesFrom(t *testing.T) {
+	first, apart := nextLife(""), nextLife("")
+	if first == apart || strings.Contains(first, ".") {
+		t.Errorf("two lives that begin apart are %s and %s", first, apart)
+	}
+	life := first
+	for i := range 20 {
+		next := nextLife(life)
+		if len(next) > 255 || !strings.Contains(next, life[strings.LastIndexByte(life, '.')+1:]+".") {
+			t.Fatalf("recovery %d made %s of %s", i, next, life)
+		}
+		life = next
+	}
+}

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,27 +14,19 @@ import (
 const markName = "pontoon-owner.json"
 
 // ownerMark is cluster.Mark over blobs.Objects: whose bucket this is (G9). It is
-// changed by conditional writes only, so of two clusters one gets it.
+// changed by conditional writes only, so of two clusters one gets it. What it says
+// is read anew wherever something depends on it; nothing of it is kept.
 type ownerMark struct {
 	objects blobs.Objects
 	log     *slog.Logger
 }
 
-// ownership is the mark's body. Fields are only ever added.
-type ownership struct {
-	Cluster string `json:"cluster"`
-	Epoch   string `json:"epoch"`
-	// SweptThrough is the highest log index whose condemned keys may already be gone (G9); the sweep raises it.
-	SweptThrough uint64 `json:"swept_through"`
-}
+// errNoMark says that the store has no owner mark. Whoever had it cannot tell why it is gone, so nobody takes it by itself.
+var errNoMark = fmt.Errorf("there is no owner mark %s in it", markName)
 
 // Claim creates the mark; one that says the same already is as good.
 func (m ownerMark) Claim(ctx context.Context, clusterID, epoch string) error {
-	body, err := json.Marshal(ownership{Cluster: clusterID, Epoch: epoch})
-	if err != nil {
-		return fmt.Errorf("claim the store: %w", err)
-	}
-	_, err = m.objects.PutIfAbsent(ctx, markName, body)
+	_, err := m.create(ctx, ownership{Cluster: clusterID, Epoch: epoch, Incarnation: 1})
 	if err == nil {
 		return nil
 	}
@@ -56,38 +48,64 @@ func (m ownerMark) Claim(ctx context.Context, clusterID, epoch string) error {
 	return nil
 }
 
-// holds answers nil when the store has the mark of the cluster. One that cannot have a mark is never sure.
-func (m ownerMark) holds(ctx context.Context, clusterID string) error {
+// holds answers nil when the store has the mark of one of the clusters. One that cannot have a mark is never sure.
+func (m ownerMark) holds(ctx context.Context, clusters ...string) error {
 	if m.objects == nil {
 		return fmt.Errorf("it can hold no owner mark %s", markName)
 	}
-	owner, _, err := m.Owner(ctx)
-	switch {
-	case err != nil:
+	o, _, err := m.read(ctx)
+	if err != nil {
 		return err
-	case owner == "":
-		return fmt.Errorf("there is no owner mark %s in it", markName)
-	case owner != clusterID:
-		return fmt.Errorf("it belongs to cluster %s (%s says so)", owner, markName)
 	}
-	return nil
+	for _, id := range clusters {
+		if id != "" && id == o.Cluster {
+			return nil
+		}
+	}
+	return fmt.Errorf("it belongs to cluster %s (%s says so)", o.Cluster, markName)
 }
 
 // Owner answers who has the mark, empty when nobody has.
 func (m ownerMark) Owner(ctx context.Context) (clusterID, epoch string, err error) {
-	body, _, err := m.objects.Get(ctx, markName)
-	if errors.Is(err, blobs.ErrNotFound) {
+	o, _, err := m.read(ctx)
+	if errors.Is(err, errNoMark) {
 		return "", "", nil
 	}
+	return o.Cluster, o.Epoch, err
+}
+
+// read answers what the mark says now, and its version; errNoMark when there is none.
+func (m ownerMark) read(ctx context.Context) (ownership, string, error) {
+	body, version, err := m.objects.Get(ctx, markName)
+	if errors.Is(err, blobs.ErrNotFound) {
+		return ownership{}, "", errNoMark
+	}
 	if err != nil {
-		return "", "", fmt.Errorf("read the owner mark %s: %w", markName, err)
+		return ownership{}, "", fmt.Errorf("read the owner mark %s: %w", markName, err)
 	}
-	var o ownership
-	if err := json.Unmarshal(body, &o); err != nil {
-		return "", "", fmt.Errorf("read the owner mark %s: %w", markName, err)
+	o, err := parseOwnership(body)
+	if err != nil {
+		return ownership{}, "", fmt.Errorf("read the owner mark %s: %w", markName, err)
 	}
-	if o.Cluster == "" || o.Epoch == "" {
-		return "", "", fmt.Errorf("read the owner mark %s: it names no cluster or no epoch: %w", markName, blobs.ErrCorrupt)
+	return o, version, nil
+}
+
+// create writes the first mark and answers its version.
+func (m ownerMark) create(ctx context.Context, o ownership) (string, error) {
+	body, err := o.encode(rand.Text())
+	if err != nil {
+		return "", err
 	}
-	return o.Cluster, o.Epoch, nil
+	return m.objects.PutIfAbsent(ctx, markName, body)
+}
+
+// replace writes the mark in place of the version. blobs.ErrChanged: somebody was first. blobs.ErrUnavailable says
+// nothing of the effect, and the write may even come late: it meets no version that it could replace then, since no two
+// writes have the same bytes (S3's versions are sums of them).
+func (m ownerMark) replace(ctx context.Context, o ownership, version string) (string, error) {
+	body, err := o.encode(rand.Text())
+	if err != nil {
+		return "", err
+	}
+	return m.objects.PutIfMatch(ctx, markName, body, version)
 }
