@@ -34,6 +34,7 @@ type Config struct {
 	Members    Members
 	Membership Membership
 	Trust      Trust
+	Collector  Collector
 }
 
 // Validate names what is missing.
@@ -50,6 +51,9 @@ func (c Config) Validate() error {
 	if c.Trust == nil {
 		return errors.New("admin: Trust is required")
 	}
+	if c.Collector == nil {
+		return errors.New("admin: Collector is required")
+	}
 	return nil
 }
 
@@ -58,6 +62,8 @@ const (
 	requestBound = 1 << 20
 	// requestTime bounds a call; removing a very large repository may take the most of it.
 	requestTime = 10 * time.Minute
+	// streamTime bounds a call that tells how something long goes.
+	streamTime = 24 * time.Hour
 )
 
 // New makes the handler of all services. Requests without an identity in their
@@ -67,7 +73,7 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	opts := []connect.HandlerOption{
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(admit)),
+		connect.WithInterceptors(admission{}),
 		connect.WithReadMaxBytes(requestBound),
 	}
 	mux := http.NewServeMux()
@@ -76,24 +82,8 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewLockServiceHandler(&locks{c.Ledger}, opts...))
 	mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
 	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
+	mux.Handle(adminv1connect.NewCollectionServiceHandler(&collection{c.Ledger, c.Collector, cyclePoll}, opts...))
 	return mux, nil
-}
-
-// admit wraps every call: identity first, a deadline around it, a kind's code on its error.
-func admit(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if _, ok := identityOf(ctx); !ok {
-			return nil, codeOf(meta.Refuse(metav1.Kind_KIND_UNAUTHENTICATED, metav1.Noun_NOUN_UNSPECIFIED,
-				"this call needs the operators' socket of the node"))
-		}
-		ctx, cancel := context.WithTimeout(ctx, requestTime)
-		defer cancel()
-		res, err := next(ctx, req)
-		if err != nil {
-			return nil, codeOf(err)
-		}
-		return res, nil
-	}
 }
 
 type identityKey struct{}

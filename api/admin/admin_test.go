@@ -36,7 +36,9 @@ type rig struct {
 	locks        adminv1connect.LockServiceClient
 	status       adminv1connect.StatusServiceClient
 	members      adminv1connect.MemberServiceClient
+	collection   adminv1connect.CollectionServiceClient
 	crew         crew
+	gc           keeper
 }
 
 // known answers a fixed status.
@@ -57,7 +59,7 @@ func newRig(t *testing.T) *rig {
 	if r.ledger, err = meta.NewSolo(store, r.clock.Load); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +90,7 @@ func newRig(t *testing.T) *rig {
 	r.locks = adminv1connect.NewLockServiceClient(r.http, "http://s")
 	r.status = adminv1connect.NewStatusServiceClient(r.http, "http://s")
 	r.members = adminv1connect.NewMemberServiceClient(r.http, "http://s")
+	r.collection = adminv1connect.NewCollectionServiceClient(r.http, "http://s")
 	return r
 }
 
@@ -389,7 +392,7 @@ func TestPlainJSONOverHTTPIsEnough(t *testing.T) {
 
 func TestARequestThatCameNotThroughTheSocketIsRefused(t *testing.T) {
 	r := newRig(t)
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc})
 	if err != nil {
 		t.Fatal(err)
 	}

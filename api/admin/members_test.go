@@ -47,13 +47,16 @@ func (c *crew) Trust(context.Context) (*adminv1.GetTrustResponse, error) {
 
 func TestNothingThatTheServicesStandOnIsMissing(t *testing.T) {
 	r := newRig(t)
-	whole := Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew}
-	for name, c := range map[string]Config{
-		"Ledger":     {Members: whole.Members, Membership: whole.Membership, Trust: whole.Trust},
-		"Members":    {Ledger: whole.Ledger, Membership: whole.Membership, Trust: whole.Trust},
-		"Membership": {Ledger: whole.Ledger, Members: whole.Members, Trust: whole.Trust},
-		"Trust":      {Ledger: whole.Ledger, Members: whole.Members, Membership: whole.Membership},
+	whole := Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc}
+	for name, lack := range map[string]func(*Config){
+		"Ledger":     func(c *Config) { c.Ledger = nil },
+		"Members":    func(c *Config) { c.Members = nil },
+		"Membership": func(c *Config) { c.Membership = nil },
+		"Trust":      func(c *Config) { c.Trust = nil },
+		"Collector":  func(c *Config) { c.Collector = nil },
 	} {
+		c := whole
+		lack(&c)
 		if _, err := New(c); err == nil || err.Error() != "admin: "+name+" is required" {
 			t.Errorf("without %s: %v", name, err)
 		}

@@ -64,7 +64,8 @@ type GetStatusResponse struct {
 	Node    *NodeStatus            `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Cluster *ClusterStatus         `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// By id.
-	Members       []*Member `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Members       []*Member    `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Store         *StoreStatus `protobuf:"bytes,4,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +121,111 @@ func (x *GetStatusResponse) GetMembers() []*Member {
 	return nil
 }
 
+func (x *GetStatusResponse) GetStore() *StoreStatus {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+// StoreStatus is the store of layers, as the asked node saw it last: within a minute.
+type StoreStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether this cluster may delete from it (G9), and why not.
+	Owned   bool   `protobuf:"varint,1,opt,name=owned,proto3" json:"owned,omitempty"`
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Whether the asked node has looked yet.
+	Known bool `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	// Bytes that are condemned and wait to be deleted.
+	Reclaimable int64 `protobuf:"varint,4,opt,name=reclaimable,proto3" json:"reclaimable,omitempty"`
+	// When the last cycle of garbage collection ended, and how: done or troubled. Absent before the first.
+	Collected *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=collected,proto3" json:"collected,omitempty"`
+	Outcome   string                 `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Settings of the bucket that stand against the registry; see `pontoon gc status`.
+	Findings      int32 `protobuf:"varint,7,opt,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreStatus) Reset() {
+	*x = StoreStatus{}
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreStatus) ProtoMessage() {}
+
+func (x *StoreStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
+func (*StoreStatus) Descriptor() ([]byte, []int) {
+	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StoreStatus) GetOwned() bool {
+	if x != nil {
+		return x.Owned
+	}
+	return false
+}
+
+func (x *StoreStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *StoreStatus) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *StoreStatus) GetReclaimable() int64 {
+	if x != nil {
+		return x.Reclaimable
+	}
+	return 0
+}
+
+func (x *StoreStatus) GetCollected() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Collected
+	}
+	return nil
+}
+
+func (x *StoreStatus) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *StoreStatus) GetFindings() int32 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
 // NodeStatus is the node that was asked.
 type NodeStatus struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -147,7 +253,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[2]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +265,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[2]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +278,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{2}
+	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -272,7 +378,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[3]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +390,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[3]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +403,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{3}
+	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Check) GetName() string {
@@ -341,7 +447,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[4]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +459,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[4]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +472,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{4}
+	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClusterStatus) GetId() string {
@@ -459,7 +565,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[5]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +577,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_pontoon_admin_v1_status_proto_msgTypes[5]
+	mi := &file_pontoon_admin_v1_status_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +590,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{5}
+	return file_pontoon_admin_v1_status_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Member) GetId() string {
@@ -583,11 +689,20 @@ var File_pontoon_admin_v1_status_proto protoreflect.FileDescriptor
 const file_pontoon_admin_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpontoon/admin/v1/status.proto\x12\x10pontoon.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb4\x01\n" +
+	"\x10GetStatusRequest\"\xe9\x01\n" +
 	"\x11GetStatusResponse\x120\n" +
 	"\x04node\x18\x01 \x01(\v2\x1c.pontoon.admin.v1.NodeStatusR\x04node\x129\n" +
 	"\acluster\x18\x02 \x01(\v2\x1f.pontoon.admin.v1.ClusterStatusR\acluster\x122\n" +
-	"\amembers\x18\x03 \x03(\v2\x18.pontoon.admin.v1.MemberR\amembers\"\x93\x03\n" +
+	"\amembers\x18\x03 \x03(\v2\x18.pontoon.admin.v1.MemberR\amembers\x123\n" +
+	"\x05store\x18\x04 \x01(\v2\x1d.pontoon.admin.v1.StoreStatusR\x05store\"\xe5\x01\n" +
+	"\vStoreStatus\x12\x14\n" +
+	"\x05owned\x18\x01 \x01(\bR\x05owned\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\bR\x05known\x12 \n" +
+	"\vreclaimable\x18\x04 \x01(\x03R\vreclaimable\x128\n" +
+	"\tcollected\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcollected\x12\x18\n" +
+	"\aoutcome\x18\x06 \x01(\tR\aoutcome\x12\x1a\n" +
+	"\bfindings\x18\a \x01(\x05R\bfindings\"\x93\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -649,33 +764,36 @@ func file_pontoon_admin_v1_status_proto_rawDescGZIP() []byte {
 	return file_pontoon_admin_v1_status_proto_rawDescData
 }
 
-var file_pontoon_admin_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_pontoon_admin_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_pontoon_admin_v1_status_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: pontoon.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: pontoon.admin.v1.GetStatusResponse
-	(*NodeStatus)(nil),            // 2: pontoon.admin.v1.NodeStatus
-	(*Check)(nil),                 // 3: pontoon.admin.v1.Check
-	(*ClusterStatus)(nil),         // 4: pontoon.admin.v1.ClusterStatus
-	(*Member)(nil),                // 5: pontoon.admin.v1.Member
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*StoreStatus)(nil),           // 2: pontoon.admin.v1.StoreStatus
+	(*NodeStatus)(nil),            // 3: pontoon.admin.v1.NodeStatus
+	(*Check)(nil),                 // 4: pontoon.admin.v1.Check
+	(*ClusterStatus)(nil),         // 5: pontoon.admin.v1.ClusterStatus
+	(*Member)(nil),                // 6: pontoon.admin.v1.Member
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 }
 var file_pontoon_admin_v1_status_proto_depIdxs = []int32{
-	2, // 0: pontoon.admin.v1.GetStatusResponse.node:type_name -> pontoon.admin.v1.NodeStatus
-	4, // 1: pontoon.admin.v1.GetStatusResponse.cluster:type_name -> pontoon.admin.v1.ClusterStatus
-	5, // 2: pontoon.admin.v1.GetStatusResponse.members:type_name -> pontoon.admin.v1.Member
-	6, // 3: pontoon.admin.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	3, // 4: pontoon.admin.v1.NodeStatus.checks:type_name -> pontoon.admin.v1.Check
-	7, // 5: pontoon.admin.v1.NodeStatus.fresh:type_name -> google.protobuf.Duration
-	7, // 6: pontoon.admin.v1.Member.contact:type_name -> google.protobuf.Duration
-	7, // 7: pontoon.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
-	0, // 8: pontoon.admin.v1.StatusService.GetStatus:input_type -> pontoon.admin.v1.GetStatusRequest
-	1, // 9: pontoon.admin.v1.StatusService.GetStatus:output_type -> pontoon.admin.v1.GetStatusResponse
-	9, // [9:10] is the sub-list for method output_type
-	8, // [8:9] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3,  // 0: pontoon.admin.v1.GetStatusResponse.node:type_name -> pontoon.admin.v1.NodeStatus
+	5,  // 1: pontoon.admin.v1.GetStatusResponse.cluster:type_name -> pontoon.admin.v1.ClusterStatus
+	6,  // 2: pontoon.admin.v1.GetStatusResponse.members:type_name -> pontoon.admin.v1.Member
+	2,  // 3: pontoon.admin.v1.GetStatusResponse.store:type_name -> pontoon.admin.v1.StoreStatus
+	7,  // 4: pontoon.admin.v1.StoreStatus.collected:type_name -> google.protobuf.Timestamp
+	7,  // 5: pontoon.admin.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	4,  // 6: pontoon.admin.v1.NodeStatus.checks:type_name -> pontoon.admin.v1.Check
+	8,  // 7: pontoon.admin.v1.NodeStatus.fresh:type_name -> google.protobuf.Duration
+	8,  // 8: pontoon.admin.v1.Member.contact:type_name -> google.protobuf.Duration
+	8,  // 9: pontoon.admin.v1.Member.last_contact:type_name -> google.protobuf.Duration
+	0,  // 10: pontoon.admin.v1.StatusService.GetStatus:input_type -> pontoon.admin.v1.GetStatusRequest
+	1,  // 11: pontoon.admin.v1.StatusService.GetStatus:output_type -> pontoon.admin.v1.GetStatusResponse
+	11, // [11:12] is the sub-list for method output_type
+	10, // [10:11] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_pontoon_admin_v1_status_proto_init() }
@@ -689,7 +807,7 @@ func file_pontoon_admin_v1_status_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pontoon_admin_v1_status_proto_rawDesc), len(file_pontoon_admin_v1_status_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
