@@ -48,6 +48,7 @@ import (
 //	0x24  cycle             u64 index                         Cycle: the history
 //	0x25  backup            name id                           Backup
 //	0x26  departed          name repository, digest subject   Departed
+//	0x27  restoring         -                                 nothing: a Restore has begun and not ended; opens nowhere
 const (
 	rangeSystem       byte = 0x01
 	rangeClock        byte = 0x02
@@ -81,6 +82,7 @@ const (
 	rangeCycle        byte = 0x24
 	rangeBackup       byte = 0x25
 	rangeDeparted     byte = 0x26
+	rangeRestoring    byte = 0x27
 )
 
 // part is what a key is made of.

@@ -96,6 +96,9 @@ func load(h *home) (*moment, *metav1.Witness, error) {
 	r.read(oneRow(nil, rangeWitness), w)
 	m.index, m.term = applied.GetIndex(), applied.GetTerm()
 	copy(m.head[:], chain.GetSha256())
+	if r.has(oneRow(nil, rangeRestoring)) {
+		r.fail(ErrUnrestored)
+	}
 	if r.err != nil {
 		return nil, nil, errors.Join(r.err, snap.Close())
 	}
