@@ -48,6 +48,8 @@ type identity struct {
 	Pledge      *pledge `json:"pledge,omitempty"`
 	// Founding is set on the founder once all have pledged; from then on it yields to nobody.
 	Founding *founding `json:"founding,omitempty"`
+	// Restoring is set while a restore fills the directory: nothing starts on it before that has ended.
+	Restoring bool `json:"restoring,omitempty"`
 	// Departed is set once the node is no member any more: nothing starts on this directory again.
 	Departed *departed `json:"departed,omitempty"`
 }
@@ -97,6 +99,16 @@ func (p *pledge) equal(q *pledge) bool {
 
 // openDirectory locks the directory against other processes and reads, or makes, the identity.
 func openDirectory(path string) (*directory, error) {
+	d, err := lockDirectory(path)
+	if err == nil && d.identity.Restoring {
+		err = errors.Join(fmt.Errorf("a restore began in %s and did not end: call `pontoon snapshot restore` again, "+
+			"or empty the directory and let the node join as a new one", path), d.Close())
+	}
+	return d, err
+}
+
+// lockDirectory is openDirectory for who may also take up a restore that did not end.
+func lockDirectory(path string) (*directory, error) {
 	for _, sub := range []string{path, filepath.Join(path, "raft")} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)

@@ -137,7 +137,6 @@ func (r *Recovery) Recover(wall time.Time) error {
 	if err != nil {
 		return err
 	}
-	alone := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.id)}}}
 	last, err := r.configuration()
 	if err != nil {
 		return err
@@ -151,7 +150,7 @@ func (r *Recovery) Recover(wall time.Time) error {
 		return err
 	}
 	err = n.logs.StoreLogs([]*raft.Log{
-		{Index: r.LastIndex + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(alone)},
+		{Index: r.LastIndex + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(soleVoter(n.id))},
 		{Index: r.LastIndex + 2, Term: term, Type: raft.LogCommand, Data: encodeEntry(clock, wall.UnixNano(), commands)},
 	})
 	if err != nil {
