@@ -38,6 +38,9 @@ E2E_PACKAGES := docker:docker.io dockerd:docker.io containerd:containerd ctr:con
 # What runs concurrently enough for the race detector to pay for its time.
 RACE := ./meta/... ./blobs/... ./cluster/... ./api/...
 
+# Tests of one package side by side: those of ./cluster wait for nodes most of the time.
+PARALLEL := 4
+
 FUZZTIME ?= 30s
 TIMES    ?= 20
 KILLS    ?= 20
@@ -58,7 +61,7 @@ demo: ## three nodes and a balancer on 127.0.0.1:5000, from source (ONCE=1 ends 
 	@go run ./cmd/pontoon demo $(if $(ONCE),--once)
 
 .PHONY: check
-check: tools format lint proto-check mod-check build test race ## all that CI runs: format, lint, protos, build, tests, race
+check: tools format lint proto-check mod-check build race rest ## all that CI runs: format, lint, protos, build, every test once
 
 .PHONY: tools
 tools: ## install what the checks need and the machine lacks
@@ -81,13 +84,23 @@ lint: ## go vet, golangci-lint, buf lint
 
 # The timeouts end what hangs. They are several times what a busy machine of two cores takes.
 .PHONY: test
-test: build ## every test; the end-to-end tests start real processes
-	go test -timeout 30m $$(go list ./... | grep -v '/chaos$$')
+test: build ## every test, without the race detector; the end-to-end tests start real processes
+	go test -timeout 30m -parallel $(PARALLEL) $$(go list ./... | grep -v '/chaos$$')
 	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
+
+# A test that passes under the detector is not run again without it: most of them wait, as long either way. The simulation
+# is shorter under it, so both run; that the simulation sees defects is no question to the detector.
+SIMULATED := ^(TestTheClusterKeepsItsPromisesUnderSimulatedFaults|TestTheSimulationCatches)$$
 
 .PHONY: race
 race: ## the tests of all that runs concurrently, under the race detector
-	CGO_ENABLED=1 go test -race -timeout 45m $(RACE)
+	CGO_ENABLED=1 go test -race -timeout 45m -parallel $(PARALLEL) -skip '^TestTheSimulationCatches$$' $(RACE)
+
+.PHONY: rest
+rest: build ## the tests that make race leaves out: the long simulation, the command line, the end-to-end tests
+	go test -timeout 30m $$(go list ./... | grep -vxFf <(go list $(RACE)) | grep -v '/chaos$$')
+	go test -timeout 30m ./cluster -run '$(SIMULATED)'
+	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
 
 .PHONY: generate
 generate: ## regenerate the code under proto/

@@ -37,7 +37,7 @@ func (b *bookkeeper) sweep(ctx context.Context) error {
 		if !known {
 			since = time.Now()
 		}
-		if time.Since(since) < ghostFor {
+		if time.Since(since) < b.node.cfg.brisk(ghostFor) {
 			seen[id] = since
 			continue
 		}

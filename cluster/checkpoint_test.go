@@ -146,6 +146,7 @@ func TestACheckpointIsNotServedForEver(t *testing.T) {
 // TestACheckpointIsOfOneMoment while entries are applied all the time: what it says it
 // is, is what it holds, and its hash is the one that the state had there.
 func TestACheckpointIsOfOneMoment(t *testing.T) {
+	t.Parallel()
 	c, state, lowest := outgoingState(t)
 	sums := make(chan map[uint64]string, 1)
 	stop := make(chan struct{})

@@ -15,6 +15,7 @@ import (
 // TestWhatWasAcknowledgedStaysAndWhatWasUnavailableNeverHappens lets leadership
 // change, cuts nodes off and restarts them under writes; then all states are the same.
 func TestWhatWasAcknowledgedStaysAndWhatWasUnavailableNeverHappens(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = time.Second }, func(*Node) {})
 	var nmu sync.RWMutex
 	var mu sync.Mutex

@@ -9,6 +9,7 @@ import (
 )
 
 func TestTheClockOfAnIdleClusterGoesOn(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, nil)
 	cfg.Listen, cfg.GossipListen, cfg.Secrets = "", "", nil
 	cfg.Settings = proto.CloneOf(cfg.Settings)

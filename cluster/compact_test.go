@@ -147,6 +147,7 @@ func fill(t testing.TB, n *running, bytes int) (count int) {
 
 // TestTheLogIsBoundedInBytesAndNeverBeginsBeyondTheState, while entries are written, and after a restart.
 func TestTheLogIsBoundedInBytesAndNeverBeginsBeyondTheState(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, &testMark{})
 	cfg.LogBytes = 256 << 10
 	var seam *seamLog
@@ -184,6 +185,7 @@ func TestTheLogIsBoundedInBytesAndNeverBeginsBeyondTheState(t *testing.T) {
 
 // TestAFailedDeletionEndsTheNodeAndTheNextStartGoesOn (R-B2): what was deleted before is within the witness.
 func TestAFailedDeletionEndsTheNodeAndTheNextStartGoesOn(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, &testMark{})
 	var seam *seamLog
 	one, err := startWith(t, cfg, func(n *Node) { seam = watchSeam(t, n) })

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,6 +154,8 @@ type Config struct {
 	step func(name string) error
 	// compareEvery is how often hashes are compared, 30 s; tests shorten it.
 	compareEvery time.Duration
+	// hurry multiplies the intervals of the node's own duties, at most 1; tests shorten them. 0: by TimeScale, where that is below 1.
+	hurry float64
 	// stableFor is for how long a node must have been healthy before it votes, 10 s; tests shorten it.
 	stableFor time.Duration
 	// upgradeAfter is for how long all members must have understood a newer version, 1 min; tests shorten it.
@@ -352,7 +355,9 @@ func (c *Config) scaled(d time.Duration) time.Duration {
 }
 
 // brisk is an interval of our own duties: shorter in tests, never longer.
-func (c *Config) brisk(d time.Duration) time.Duration { return min(d, c.scaled(d)) }
+func (c *Config) brisk(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * cmp.Or(c.hurry, min(1, c.TimeScale)))
+}
 
 type noMetrics struct{}
 

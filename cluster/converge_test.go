@@ -56,6 +56,7 @@ func miss(t *testing.T, nodes []*running) (leader, rest, away *running, back Con
 
 // TestAFollowerThatMissedMoreThanTheLogHoldsConverges, is ready again, and its log goes on.
 func TestAFollowerThatMissedMoreThanTheLogHoldsConverges(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
 	leader, rest, _, cfg := miss(t, nodes)
 	back := start(t, cfg)
@@ -81,6 +82,7 @@ func TestAFollowerThatMissedMoreThanTheLogHoldsConverges(t *testing.T) {
 
 // TestAFollowerKilledAtAnyStepOfAnInstallConverges: the same with real nodes, each step with the files as a kill leaves them.
 func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
 	leader, rest, away, cfg := miss(t, nodes)
 	dir := dataOf(away)
@@ -113,6 +115,7 @@ func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 
 // TestADivergentFollowerConverges: it has entries that nobody else has, where the others have compacted.
 func TestADivergentFollowerConverges(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
 	leader, rest, away, _ := miss(t, nodes)
 	again := make([]Config, 3)
@@ -160,6 +163,7 @@ func TestADivergentFollowerConverges(t *testing.T) {
 
 // TestANewNodeJoinsAClusterThatHasCompacted: it never sees the first entries.
 func TestANewNodeJoinsAClusterThatHasCompacted(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, smallLogs, func(*Node) {})
 	leader, _ := leaderOf(t, nodes)
 	fill(t, leader, 400<<10)

@@ -58,6 +58,7 @@ func hanging(t *testing.T) (nodes []*running, logs map[string]*hangingLog, abort
 
 // TestAHungDiskOfTheLeaderDoesNotHangTheCluster: the others elect and write on, and at last the process ends.
 func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
+	t.Parallel()
 	nodes, logs, aborted := hanging(t)
 	leader, followers := leaderOf(t, nodes)
 	logs[leader.id].hung.Store(true)
@@ -108,6 +109,7 @@ func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
 
 // TestAHungDiskOfAFollowerFailsNoRequest of the others, and ends that node.
 func TestAHungDiskOfAFollowerFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	nodes, logs, aborted := hanging(t)
 	leader, followers := leaderOf(t, nodes)
 	hung, other := followers[0], followers[1]
@@ -129,6 +131,7 @@ func TestAHungDiskOfAFollowerFailsNoRequest(t *testing.T) {
 
 // TestAHungCommitOfTheStateIsSeen as a write of the log is.
 func TestAHungCommitOfTheStateIsSeen(t *testing.T) {
+	t.Parallel()
 	memory := kv.NewMemory()
 	cfg := testConfig(t, nil)
 	cfg.Listen, cfg.GossipListen, cfg.stateMemory = "", "", memory
@@ -250,6 +253,7 @@ func TestTheBallastIsMadeOfRealBlocks(t *testing.T) {
 
 // TestANodeWithoutSpaceLeadsNotAndComesBack, without a failed request at the others.
 func TestANodeWithoutSpaceLeadsNotAndComesBack(t *testing.T) {
+	t.Parallel()
 	free := make([]atomic.Int64, 3)
 	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		c.MinFree = 100 * mib
@@ -347,6 +351,7 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 
 // TestALowNodeIsNotElected although it has all entries and the leader is gone.
 func TestALowNodeIsNotElected(t *testing.T) {
+	t.Parallel()
 	var free [3]atomic.Int64
 	nodes, wires := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		c.MinFree = 100 * mib
@@ -380,6 +385,7 @@ func TestALowNodeIsNotElected(t *testing.T) {
 
 // TestANodeAloneOnALowDiskRefusesWritesAndReads on.
 func TestANodeAloneOnALowDiskRefusesWritesAndReadsOn(t *testing.T) {
+	t.Parallel()
 	var free atomic.Int64
 	free.Store(500 * mib)
 	cfg := testConfig(t, nil)

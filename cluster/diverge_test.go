@@ -131,6 +131,7 @@ func (m *oddMetrics) Diverged(own bool) {
 // TestANodeWithADamagedStateHealsItself: it is noticed, stops serving, gets the leader's
 // state, keeps its log, and is equal again (M9). So is one that leads when it is noticed.
 func TestANodeWithADamagedStateHealsItself(t *testing.T) {
+	t.Parallel()
 	for _, leads := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leads=%v", leads), func(t *testing.T) {
 			metrics := &oddMetrics{}

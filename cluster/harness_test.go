@@ -114,11 +114,12 @@ func (w *network) heal() {
 	clear(w.cut)
 }
 
+// testConfig has Raft's timeouts as in production, so that a busy machine costs no leader, and hurries all else.
 func testConfig(t testing.TB, mark Mark) Config {
 	return Config{
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
-		Settings: meta.DefaultSettings(), Mark: mark, TimeScale: 0.4, Log: testLog(t),
-		stableFor: time.Second,
+		Settings: meta.DefaultSettings(), Mark: mark, Log: testLog(t),
+		hurry: 0.4, stableFor: time.Second,
 	}
 }
 

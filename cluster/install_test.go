@@ -259,6 +259,7 @@ func TestADamagedSnapshotChangesNothing(t *testing.T) {
 // TestACrashBetweenAnyTwoStepsOfAnInstallIsMended: the files as a kill leaves them
 // lead to the same state, whether the leader then sends the snapshot again or goes on with entries.
 func TestACrashBetweenAnyTwoStepsOfAnInstallIsMended(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"downloaded", "raft is down", "term is raised", "pointer is written", "state is swapped", "log is wiped", "stub is written"} {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			copied, killed := filepath.Join(t.TempDir(), "copy"), errors.New("killed by the test")

@@ -3,6 +3,7 @@ package cluster
 import "testing"
 
 func TestAMemberThatDoesNotAnswerKeepsNobodyFromJoining(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
 	// Gossip still sees it, calls do not reach it.
 	wires.isolate(nodes[2].advertise)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestADutyRunsWhereTheLeaderIsAndEndsWithIt(t *testing.T) {
+	t.Parallel()
 	var running, starts atomic.Int64
 	var tooMany atomic.Bool
 	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(n *Node) {
@@ -69,6 +70,7 @@ func TestADutyThatPanicsIsTriedAgainAndKillsNothing(t *testing.T) {
 }
 
 func TestALockExcludesAndItsTokensRise(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	held, first, release, err := nodes[0].Lock(t.Context(), "l", time.Minute)
 	if err != nil {
@@ -96,6 +98,7 @@ func TestALockExcludesAndItsTokensRise(t *testing.T) {
 }
 
 func TestALockIsRenewedAndDiesWithoutAQuorum(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
 	ttl := time.Second

@@ -10,6 +10,7 @@ import (
 // followers of a commit only after a second: what is written and read through
 // them must not wait for that.
 func TestFollowersLearnOfACommitFromTheLeadersAnswer(t *testing.T) {
+	t.Parallel()
 	const late = time.Second
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.commitTimeout = late }, func(*Node) {})
 	_, followers := leaderOf(t, nodes)

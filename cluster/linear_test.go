@@ -42,6 +42,7 @@ func register() porcupine.Model {
 // on all nodes while leadership is handed about and a leader is killed. A write
 // without an answer may take effect at any later time.
 func TestReadsAndWritesOnAnyNodeAreLinearizableWhileLeadersChange(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	var mu sync.Mutex
 	var history []porcupine.Operation

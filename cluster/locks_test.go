@@ -8,6 +8,7 @@ import (
 
 // TestAGrantThatComesTooLateIsNoLock: by then the ledger may have let somebody else in (C4).
 func TestAGrantThatComesTooLateIsNoLock(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, nil)
 	cfg.Listen, cfg.GossipListen, cfg.Secrets = "", "", nil
 	n := start(t, cfg)

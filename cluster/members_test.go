@@ -67,6 +67,7 @@ func crewed(t testing.TB, voting, others []*running) {
 }
 
 func TestAFourthStandsByAndAFifthMakesFiveVoters(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	fourth := newcomer(t, nodes[1], asIs)
 	crewed(t, nodes, []*running{fourth})
@@ -80,6 +81,7 @@ func TestAFourthStandsByAndAFifthMakesFiveVoters(t *testing.T) {
 }
 
 func TestFreshNodesFormExactlyOneCluster(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ expect, nodes, voters int }{{4, 4, 3}, {6, 6, 5}, {3, 4, 3}} {
 		t.Run(fmt.Sprintf("%d of %d", c.nodes, c.expect), func(t *testing.T) {
 			mark := &testMark{}
@@ -113,6 +115,7 @@ func TestFreshNodesFormExactlyOneCluster(t *testing.T) {
 func replacing(_ int, c *Config) { c.DeadReplace = time.Second }
 
 func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, replacing, func(*Node) {})
 	spare := newcomer(t, nodes[0], func(c *Config) { replacing(0, c) })
 	crewed(t, nodes, []*running{spare})
@@ -134,6 +137,7 @@ func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
 }
 
 func TestANodeThatIsSilentForLongIsForgottenAndSaysSoWhenItComesBack(t *testing.T) {
+	t.Parallel()
 	forgetting := func(_ int, c *Config) { c.DeadReplace, c.DeadForget = time.Second, 2*time.Second }
 	nodes, _ := formWith(t, 3, &testMark{}, forgetting, func(*Node) {})
 	spare := newcomer(t, nodes[0], func(c *Config) { forgetting(0, c) })
@@ -156,6 +160,7 @@ func TestANodeThatIsSilentForLongIsForgottenAndSaysSoWhenItComesBack(t *testing.
 }
 
 func TestAWipedNodeTakesThePlaceOfItsName(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t) // DeadReplace is a minute: the name alone decides
 	_, followers := leaderOf(t, nodes)
 	lost := followers[1]
@@ -168,6 +173,7 @@ func TestAWipedNodeTakesThePlaceOfItsName(t *testing.T) {
 }
 
 func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	second := newcomer(t, nodes[0], func(c *Config) { c.Name = nodes[1].cfg.Name })
 	<-second.ended
@@ -179,6 +185,7 @@ func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
 
 // TestARenamedNodeTakesNobodysPlace: the holder of the name would be removed as superseded when it restarts.
 func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	crewed(t, nodes, nil)
 	leader, followers := leaderOf(t, nodes)
@@ -201,6 +208,7 @@ func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
 }
 
 func TestANodeLeavesAndItsDirectoryKnows(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
 	if err := leader.MayLeave(t.Context(), false, operator()); meta.KindOf(err) != preconditionKind || !strings.Contains(err.Error(), "no further voter may fail") {
@@ -252,6 +260,7 @@ func TestTheLastVoterStays(t *testing.T) {
 }
 
 func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	removed, other := followers[0], followers[1]
@@ -283,6 +292,7 @@ func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
 
 // TestANodeThatIsOnlyCutOffWasNotRemoved: no leader for long is no removal.
 func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
 	wires.isolate(followers[0].advertise)
@@ -305,6 +315,7 @@ func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
 
 // TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved: others may lead by now, and have let him in. It believes to lead for a lease yet.
 func TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.TimeScale = 4 }, func(*Node) {}) // a lease of a second
 	leader, _ := leaderOf(t, nodes)
 	if !leader.membership(t.Context(), "stranger").GetRemoved() {
@@ -323,6 +334,7 @@ func TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved(t *testing.T) {
 
 // TestARemovalThatIsNotCommittedEndsNobody: it may be lost with its leader.
 func TestARemovalThatIsNotCommittedEndsNobody(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.TimeScale = 4 }, func(*Node) {}) // a lease of a second
 	leader, followers := leaderOf(t, nodes)
 	wires.isolate(leader.advertise)
@@ -343,6 +355,7 @@ func TestARemovalThatIsNotCommittedEndsNobody(t *testing.T) {
 
 // TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion: a dead machine among those it asks must not keep it serving old state.
 func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
+	t.Parallel()
 	s := &swamp{sunk: map[string]bool{}, up: make(chan struct{})}
 	voting := trio(t)
 	removed := newcomer(t, voting[0], func(c *Config) { c.dial = s.dialer(new(string)) })
@@ -367,6 +380,7 @@ func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
 
 // TestAutopilotGivesNoVoteToWhoWasRemoved, by a state that it looked at before: a vote makes a member of whoever gets it.
 func TestAutopilotGivesNoVoteToWhoWasRemoved(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	if _, err := leader.Remove(t.Context(), followers[0].id, true, false, operator()); err != nil {
@@ -386,6 +400,7 @@ func TestAutopilotGivesNoVoteToWhoWasRemoved(t *testing.T) {
 }
 
 func TestLeadershipGoesWhereItIsSent(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	spare := newcomer(t, nodes[0], asIs)
 	crewed(t, nodes, []*running{spare})
@@ -407,6 +422,7 @@ func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 }
 
 func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	crewed(t, nodes, nil)
 	leader, _ := leaderOf(t, nodes)
@@ -431,6 +447,7 @@ func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 }
 
 func TestAJoinWaitsForTheQuorum(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	leader.halt(t)
@@ -451,6 +468,7 @@ func TestAJoinWaitsForTheQuorum(t *testing.T) {
 
 // TestTheLeaderSaysWhyLessMayFail: it never drops without a cause.
 func TestTheLeaderSaysWhyLessMayFail(t *testing.T) {
+	t.Parallel()
 	said := &lines{}
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Log = said.logger() }, func(*Node) {})
 	eventually(t, "it rose", func() error { return said.has("failure tolerance rose", "to=1") })
@@ -462,6 +480,7 @@ func TestTheLeaderSaysWhyLessMayFail(t *testing.T) {
 }
 
 func TestAChangeOfMembersIsNotInterruptedByALostAnswer(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	_, followers := leaderOf(t, nodes)
 	// Asked twice for the same, as after a lost answer: the second finds nobody, and changes nothing.
@@ -481,6 +500,7 @@ func TestAChangeOfMembersIsNotInterruptedByALostAnswer(t *testing.T) {
 
 // TestAStaleJudgementBringsNobodyBack: autopilot may act on what it saw before a removal.
 func TestAStaleJudgementBringsNobodyBack(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	if _, err := leader.Remove(t.Context(), followers[0].id, true, false, operator()); err != nil {

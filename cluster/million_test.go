@@ -124,7 +124,7 @@ func (l *hammering) take() (count int, p99, longest time.Duration) {
 func BenchmarkMillionManifests(b *testing.B) {
 	count := manifests(b)
 	cfg := testConfig(b, &testMark{})
-	cfg.TimeScale, cfg.LogBytes = 1, 1<<40 // nothing is compacted before it is measured
+	cfg.hurry, cfg.LogBytes = 1, 1<<40 // nothing is compacted before it is measured
 	one := start(b, cfg)
 	eventually(b, "it is ready", func() error { return one.Ready(b.Context()) })
 	began := time.Now()
@@ -151,7 +151,7 @@ func BenchmarkMillionManifests(b *testing.B) {
 	b.Logf("before the join: p99 %v, longest %v", before, longest)
 	second := testConfig(b, nil)
 	_, gossip := one.Addresses()
-	second.TimeScale, second.Join = 1, []string{gossip}
+	second.hurry, second.Join = 1, []string{gossip}
 	began = time.Now()
 	two := start(b, second)
 	for two.Ready(b.Context()) != nil && time.Since(began) < 5*time.Minute {

@@ -22,6 +22,7 @@ import (
 )
 
 func TestThreeFreshNodesFormOneCluster(t *testing.T) {
+	t.Parallel()
 	mark := &testMark{}
 	nodes := form(t, 3, mark)
 	for _, n := range nodes {
@@ -38,6 +39,7 @@ func TestThreeFreshNodesFormOneCluster(t *testing.T) {
 }
 
 func TestTwoNodesFormOneClusterAndTolerateNoFailure(t *testing.T) {
+	t.Parallel()
 	nodes := form(t, 2, &testMark{})
 	if s := nodes[0].Status(t.Context()); s.FailureTolerance != 0 {
 		t.Errorf("failure tolerance is %d, want 0", s.FailureTolerance)
@@ -74,6 +76,7 @@ func roundTrip(t *testing.T, writer, reader *running, want string) {
 }
 
 func TestWhatOneNodeAcknowledgesEveryNodeReads(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	for i := range 60 {
 		for _, reader := range nodes {
@@ -83,6 +86,7 @@ func TestWhatOneNodeAcknowledgesEveryNodeReads(t *testing.T) {
 }
 
 func TestStatesOfAllNodesHaveTheSameHash(t *testing.T) {
+	t.Parallel()
 	// The claim is about hashes: on a starved machine an election may outlast the usual Hold.
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 20 * time.Second }, func(*Node) {})
 	for i := range 20 {
@@ -100,6 +104,7 @@ func TestStatesOfAllNodesHaveTheSameHash(t *testing.T) {
 }
 
 func TestWritesGoOnWhenTheLeaderDiesAndNoneIsLost(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	var acked sync.Map
@@ -152,6 +157,7 @@ func TestWritesGoOnWhenTheLeaderDiesAndNoneIsLost(t *testing.T) {
 }
 
 func TestSteppingDownHandsOverBeforeTheEnd(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
 	began := time.Now()
@@ -182,6 +188,7 @@ func (f forgetful) Propose(ctx context.Context, in *clusterv1.ProposeRequest, o 
 }
 
 func TestAForwardedWriteWhoseAnswerWasLostTakesEffectOnce(t *testing.T) {
+	t.Parallel()
 	var lost atomic.Int64
 	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(n *Node) {
 		plain := n.forward.peer
@@ -255,6 +262,7 @@ func TestADeposedLeaderNeverAnswersStaleReads(t *testing.T) {
 }
 
 func TestAMinorityAnswersContentForAWhileAndNothingElse(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold, c.ReadsOffline = 300*time.Millisecond, time.Minute }, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
 	roundTrip(t, followers[0], followers[0], "x:1")
@@ -285,6 +293,7 @@ func TestAMinorityAnswersContentForAWhileAndNothingElse(t *testing.T) {
 }
 
 func TestARevisionBeyondTheLeadersIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	_, followers := leaderOf(t, nodes)
 	began := time.Now()
@@ -295,6 +304,7 @@ func TestARevisionBeyondTheLeadersIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestAFullRestartUnderNewAddressesFindsItselfAgain(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	roundTrip(t, nodes[0], nodes[1], "kept:1")
 	cluster := nodes[0].Status(t.Context()).ClusterID
@@ -342,6 +352,7 @@ func TestAFullRestartUnderNewAddressesFindsItselfAgain(t *testing.T) {
 }
 
 func TestKilledNodesComeBackFromWhatIsOnDisk(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	for i := range 30 {
 		roundTrip(t, nodes[i%3], nodes[i%3], fmt.Sprintf("host-%d:1", i))
@@ -376,6 +387,7 @@ func TestKilledNodesComeBackFromWhatIsOnDisk(t *testing.T) {
 }
 
 func TestWhatMustNotJoinIsRefusedWithAReason(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	_, gossip := nodes[1].Addresses()
 	for _, c := range []struct {
@@ -455,6 +467,7 @@ func TestACrashInTheMiddleOfABootstrapIsMended(t *testing.T) {
 }
 
 func TestACopiedDataDirectoryIsAClone(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	_, followers := leaderOf(t, nodes)
 	dir := filepath.Join(t.TempDir(), "data")
@@ -478,6 +491,7 @@ func TestTwoProcessesCannotShareADataDirectory(t *testing.T) {
 }
 
 func TestForwardedRubbishNeverReachesTheLog(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	peer, err := followers[0].peer(leader.id)

@@ -149,6 +149,7 @@ func formOperated(t *testing.T) (nodes []*running, root, ca *testCA, dirs []stri
 }
 
 func TestAClusterFormsWithTheOperatorsCertificates(t *testing.T) {
+	t.Parallel()
 	nodes, root, ca, dirs := formOperated(t)
 	eventually(t, "the address book has the pairs", func() error {
 		names := map[string]string{}
@@ -294,6 +295,7 @@ func TestAnEndOfAConnectionMustBeWhoItJoinedAs(t *testing.T) {
 // TestSwappedCertificatesAreRefused where two nodes come back with each other's files: by the node itself, and, were it
 // to lie, by the others, which tell an operator both.
 func TestSwappedCertificatesAreRefused(t *testing.T) {
+	t.Parallel()
 	nodes, root, ca, dirs := formOperated(t)
 	eventually(t, "the address book has the pairs", func() error {
 		for _, n := range nodes {

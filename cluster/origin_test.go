@@ -65,6 +65,7 @@ func TestACopyOfACommandHasNoEffectOnceItsOriginWasForgotten(t *testing.T) {
 }
 
 func TestRegisteringKeepsNobodyWaitingBeyondHisOwnTime(t *testing.T) {
+	t.Parallel()
 	// A leader that takes commands and never answers.
 	asked := make(chan struct{}, 100)
 	stuck := fakeProposer(t, func(ctx context.Context) (*clusterv1.ProposeResponse, error) {
@@ -113,6 +114,7 @@ func (a answering) Propose(ctx context.Context, _ *clusterv1.ProposeRequest, _ .
 }
 
 func TestAWriteThatNeverLeftTheNodeIsUnavailableAndNotUnknown(t *testing.T) {
+	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 500 * time.Millisecond }, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
 	cutOff := followers[0]

@@ -36,6 +36,7 @@ func recovered(t testing.TB, dir string) Standing {
 }
 
 func TestANodeGoesOnAloneWithAllOfItsLogAndTheOthersAreRefused(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	roundTrip(t, nodes[0], nodes[1], "before:1")
 	cluster := nodes[0].ClusterID()
@@ -134,6 +135,7 @@ func (b brokenLog) SetUint64(k []byte, v uint64) error {
 
 // TestARecoveryThatACrashCutShortIsDoneAgain stops it before each of its steps.
 func TestARecoveryThatACrashCutShortIsDoneAgain(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	roundTrip(t, nodes[0], nodes[1], "kept:1")
 	cfg := lost(t, nodes)[0]
@@ -190,6 +192,7 @@ func TestARecoveryIsRefusedWhereItWouldHarm(t *testing.T) {
 // TestARecoveryByANewerReleaseRaisesTheVersion: nobody had told the book that this node was upgraded, and the
 // incarnation that is logged is beyond the old version: a node of the older release must not be let in to stop at it.
 func TestARecoveryByANewerReleaseRaisesTheVersion(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, older, func(*Node) {})
 	crewed(t, nodes, nil)
 	cfg := lost(t, nodes)[0]

@@ -39,6 +39,7 @@ func validFor(t *testing.T, nodes []*running, left time.Duration) {
 // TestLeavesAreRenewedOnConnectionsThatStand while requests run: nobody dials
 // anew by himself, so what has not been renewed at two thirds of its life would end with it.
 func TestLeavesAreRenewedOnConnectionsThatStand(t *testing.T) {
+	t.Parallel()
 	ahead := new(atomic.Int64)
 	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, clockOf(ahead))
 	stop := load(t, nodes)
@@ -59,6 +60,7 @@ func TestLeavesAreRenewedOnConnectionsThatStand(t *testing.T) {
 // TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf, as do connections that slept: leaves are no passports that
 // must be shown to get a new one; each node signs its own.
 func TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf(t *testing.T) {
+	t.Parallel()
 	ahead := new(atomic.Int64)
 	change := clockOf(ahead)
 	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, change)

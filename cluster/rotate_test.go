@@ -87,6 +87,7 @@ func standBy(t *testing.T, asked *running, id string, members int) {
 }
 
 func TestTheSecretRotatesUnderLoadWithoutAFailedRequest(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Secrets = []string{secretA} }, func(*Node) {})
 	old, next := mustTrust(t, "x", secretA).SecretIDs()[0], mustTrust(t, "x", secretB).SecretIDs()[0]
 	stop := load(t, nodes)
@@ -138,6 +139,7 @@ func hostOf(t *testing.T, creds *Trust, nodeID string) *transport.Host {
 }
 
 func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Secrets = []string{secretA} }, func(*Node) {})
 	old := mustTrust(t, "x", secretA).SecretIDs()[0]
 	loyal, stale := nodes[:2], nodes[2]
@@ -211,6 +213,7 @@ func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
 
 // TestASecretReplacedAtOnceCostsSecondsOnly: the fast way, for one that was stolen, as the runbook says.
 func TestASecretReplacedAtOnceCostsSecondsOnly(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Secrets = []string{secretA} }, func(*Node) {})
 	for _, n := range nodes {
 		if err := n.SetSecrets([]string{secretB}); err != nil {

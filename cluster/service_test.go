@@ -9,6 +9,7 @@ import (
 )
 
 func TestTheLeaderNamesNoTermForWhatAnEarlierTermCommitted(t *testing.T) {
+	t.Parallel()
 	n := alone(t)
 	other := newOrigin("other", "b")
 	if _, err := n.Propose(t.Context(), other.register()); err != nil {

@@ -52,6 +52,7 @@ func (l *lines) count() int {
 }
 
 func TestTwoClustersInSightAreRefusedUntilOneIsNamed(t *testing.T) {
+	t.Parallel()
 	one, two := start(t, testConfig(t, nil)), start(t, testConfig(t, nil))
 	settle(t, []*running{one})
 	settle(t, []*running{two})
@@ -115,6 +116,7 @@ func TestStrangersInGossipChangeNothing(t *testing.T) {
 
 // TestTheYoungerOfTwoCopiesEnds: the copy was cut off when it started, and then was not.
 func TestTheYoungerOfTwoCopiesEnds(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	_, followers := leaderOf(t, nodes)
 	original := followers[0]
@@ -169,6 +171,7 @@ func TestADirectoryPutTogetherFromTwoIsRefused(t *testing.T) {
 }
 
 func TestATruncatedLogIsRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	roundTrip(t, nodes[0], nodes[1], "kept:1")
 	_, followers := leaderOf(t, nodes)

@@ -83,6 +83,7 @@ func TestWritesGoOnThroughLeadershipTransfers(t *testing.T) {
 
 // A node that ends while nobody leads must not win the election that is under way and take the leadership with it.
 func TestStepDownWaitsForWhoeverWillLead(t *testing.T) {
+	t.Parallel()
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	leader.halt(t)

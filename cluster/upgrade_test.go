@@ -51,6 +51,7 @@ func versionIs(t testing.TB, nodes []*running, want uint32) {
 }
 
 func TestTheVersionRisesOnceAllAreUpgraded(t *testing.T) {
+	t.Parallel()
 	nodes, _ := formWith(t, 3, &testMark{}, older, func(*Node) {})
 	versionIs(t, nodes, 1)
 	tooNew := &metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: 2, NodeId: "x"}}}
@@ -89,6 +90,7 @@ func TestTheVersionRisesOnceAllAreUpgraded(t *testing.T) {
 }
 
 func TestAManualUpgradeWaitsForFinalize(t *testing.T) {
+	t.Parallel()
 	manual := func(c *Config) { c.ManualUpgrade = true }
 	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) { older(i, c); manual(c) }, func(*Node) {})
 	for i := range 2 {

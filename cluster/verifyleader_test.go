@@ -81,21 +81,30 @@ func (s *simCluster) readDeposed(t *testing.T) (value string, err error) {
 	return value, err
 }
 
+// deposed is how often the case is played: chance decides whether a heartbeat's reply is under way when the way closes.
+const deposed = 10
+
 func TestAHeldBackReplyDoesNotMakeADeposedLeaderReadStaleState(t *testing.T) {
-	value, err := readOfADeposedLeader(t, nil)
-	if err == nil && value != "new:1" {
-		t.Errorf("the deposed leader read %q after the others had acknowledged new:1", value)
+	for range deposed / 2 {
+		value, err := readOfADeposedLeader(t, nil)
+		if err == nil && value != "new:1" {
+			t.Errorf("the deposed leader read %q after the others had acknowledged new:1", value)
+		}
+		t.Logf("read %q, %v", value, err)
 	}
-	t.Logf("read %q, %v", value, err)
 }
 
 // TestVerifyLeaderWouldReadStaleState shows that the test above sees what it is
 // for: the same node with VerifyLeader as its read index answers old state.
 func TestVerifyLeaderWouldReadStaleState(t *testing.T) {
-	value, err := readOfADeposedLeader(t, useVerifyLeader)
-	if err != nil || value != "old:1" {
-		t.Errorf("read %q, %v; want the stale old:1: the case no longer fools VerifyLeader, so it proves nothing", value, err)
+	for range deposed {
+		value, err := readOfADeposedLeader(t, useVerifyLeader)
+		if err == nil && value == "old:1" {
+			return
+		}
+		t.Logf("read %q, %v; want the stale old:1", value, err)
 	}
+	t.Errorf("played %d times, the case never fooled VerifyLeader: it proves nothing", deposed)
 }
 
 // useVerifyLeader makes the leader's own read index what most systems on this library have.

@@ -10,8 +10,9 @@ import (
 // TestAReadThatCannotFallBackWaitsForTheLeader is a pull that meets a node right
 // after its start, during an election: a balancer may not have noticed that the node was away.
 func TestAReadThatCannotFallBackWaitsForTheLeader(t *testing.T) {
+	t.Parallel()
 	nodes, network := formWith(t, 3, &testMark{}, func(_ int, c *Config) {
-		c.TimeScale, c.ReadsOffline = 1, time.Hour // an election takes longer than fallbackAfter
+		c.ReadsOffline = time.Hour // an election takes longer than fallbackAfter
 	}, func(*Node) {})
 	leader, followers := leaderOf(t, nodes)
 	network.isolate(leader.host.Addr().String())
