@@ -47,7 +47,8 @@ func (t *txn) commitUpload(c *metav1.CommitUpload) (*metav1.Result, error) {
 	return sized(c.GetSize()), nil
 }
 
-// committedBefore answers a commit that is repeated after its success (R-A5).
+// committedBefore answers a commit that is repeated after its success (R-A5). It tells a pusher once more that the blob
+// is there, so from version 3 on it must be, and for another grace (G8).
 func (t *txn) committedBefore(c *metav1.CommitUpload, d Digest) (*metav1.Result, error) {
 	u, err := t.uploadOf(c.GetId(), c.GetRepository())
 	if err != nil {
@@ -58,6 +59,12 @@ func (t *txn) committedBefore(c *metav1.CommitUpload, d Digest) (*metav1.Result,
 	}
 	if Digest(u.GetDigest()) != d {
 		return nil, invalid(metav1.Noun_NOUN_DIGEST, "upload %s: was committed as %s, got %s", c.GetId(), Digest(u.GetDigest()), d)
+	}
+	if t.system.GetVersion() >= versionOfGC {
+		if t.liveBlob(c.GetRepository(), d, t.clock, t.settings().GetGrace()) == nil {
+			return nil, noUpload(c.GetId())
+		}
+		t.link(c.GetRepository(), d, u.GetSize())
 	}
 	return sized(u.GetSize()), nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -13,21 +12,21 @@ import (
 )
 
 // world is a small registry around a real State: clients that push, requests
-// that pause and wake up late, a store that is a map, a sweeper of condemned keys and one of
-// orphans. Everything that happens is drawn from one seed.
+// that pause and wake up late, a store that is a map. world_gc_test.go has its collector of garbage,
+// world_restore_test.go its backups and a second cluster that is restored from one, world_check_test.go what must
+// always hold. Everything that happens is drawn from one seed.
 type world struct {
+	*bucket
 	t     testing.TB
 	rng   *rand.Rand
 	state *State
 	index uint64
+	// cluster and epoch are the cluster's own.
+	cluster, epoch string
 	// stride is the distance of log indexes, 0 for 1: Raft has entries of its own between ours.
 	stride uint64
 	clock  int64
 	log    []LogEntry
-
-	objects map[string][]byte
-	// parts of open multipart uploads, by "key id".
-	parts map[string]map[int32][]byte
 
 	pushes   []*pushing
 	attempts []*writing
@@ -35,14 +34,12 @@ type world struct {
 	writes []func()
 	// commits are proposals whose storage work is done.
 	commits []*metav1.CommitUpload
-	// doomed are keys that the sweeper has read from the ledger and will delete.
-	doomed []string
-
+	collector
+	clients
+	remembered
 	// broken is the rule that this world leaves out, or "".
 	broken string
 	names  int
-	// refused counts refusals by kind, so that a test can see that the rules were asked.
-	refused map[metav1.Kind]int
 }
 
 // pushing is one upload of one content.
@@ -67,45 +64,28 @@ type writing struct {
 var worldContents = [][]byte{[]byte("abcdef"), []byte("ABCDEFGH"), []byte("12345")}
 
 func newWorld(t testing.TB, seed uint64, broken string) *world {
+	store := &bucket{objects: map[string][]byte{}, parts: map[string]map[int32][]byte{}, dates: map[string]int64{},
+		given: map[string]bool{}, seen: map[string]int{}, mark: ownerMark{cluster: "c"}}
 	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 7)), state: newState(t), broken: broken,
-		objects: map[string][]byte{}, parts: map[string]map[int32][]byte{}, refused: map[metav1.Kind]int{},
+		bucket: store, t: t, rng: rand.New(rand.NewPCG(seed, 7)), state: newState(t), broken: broken, cluster: "c", epoch: "e1",
 	}
-	w.state.decide = w.decide
-	settings := DefaultSettings()
-	w.propose(&metav1.Command{Kind: &metav1.Command_OpenTerm{OpenTerm: &metav1.OpenTerm{Term: 1, Settings: settings}}},
-		&metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: "c", Epoch: "e1", Version: 1}}})
+	w.begun()
+	w.propose(&metav1.Command{Kind: &metav1.Command_OpenTerm{OpenTerm: &metav1.OpenTerm{Term: 1, Settings: worldSettings()}}},
+		&metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: w.cluster, Epoch: w.epoch, Version: maxVersion}}})
 	return w
 }
 
-// decide is the real decision, with one rule left out.
-func (w *world) decide(t *txn, c *metav1.Command) (*metav1.Result, error) {
-	switch k := c.GetKind().(type) {
-	case *metav1.Command_PutManifest:
-		if w.broken == "G4" {
-			t.system = proto.CloneOf(t.system)
-			t.system.Settings.SparseImages = true
-		}
-	case *metav1.Command_OpenUpload:
-		if w.broken == "G5" {
-			// Forget all that would remember the id and its keys.
-			t.del(nameKey(nil, rangeUpload, k.OpenUpload.GetId()))
-			prefix := append(nameKey(nil, rangeObject, "main"), "e1/"+k.OpenUpload.GetId()...)
-			t.scan(prefix, nil, func(key, _ []byte) bool { t.buf.del(key); return true })
-		}
-	case *metav1.Command_CommitUpload:
-		result, err := t.judge(c)
-		if w.broken == "G2" && err != nil {
-			t.buf.writes = map[string]write{}
-			d, m := Digest(k.CommitUpload.GetDigest()), k.CommitUpload
-			t.put(digestKey(nil, rangeBlob, d), &metav1.Blob{Size: m.GetSize(), Store: "main", Key: m.GetKey()})
-			t.ensureRepository(m.GetRepository())
-			t.link(m.GetRepository(), d, m.GetSize())
-			return nil, nil
-		}
-		return result, err
-	}
-	return t.judge(c)
+// begun makes the memories of a world that has none.
+func (w *world) begun() {
+	w.state.decide = w.decide
+	w.clients = clients{told: map[string]promise{}, here: map[string]bool{}, gone: map[string]int64{}, lived: map[string]bool{}, urls: map[string]int64{}}
+}
+
+// worldSettings are short, so that graces and delays run out among the steps of everything else.
+func worldSettings() *metav1.Settings {
+	s := DefaultSettings()
+	s.Grace, s.DeleteDelay, s.UploadLifetime = 200*second, 400*second, hour
+	return s
 }
 
 // propose applies commands as one entry.
@@ -122,13 +102,23 @@ func (w *world) propose(cs ...*metav1.Command) []*metav1.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, r := range results[0] {
-		w.refused[r.GetRefusal().GetKind()]++
+	for i, r := range results[0] {
+		w.note(cs[i], r)
 		if r.GetRefusal().GetKind() == metav1.Kind_KIND_INTERNAL {
 			w.t.Fatalf("panic at %d: %v", w.index, r)
 		}
 	}
 	return results[0]
+}
+
+// note counts what happened, so that a test can see that the rules were asked.
+func (w *world) note(c *metav1.Command, r *metav1.Result) {
+	w.seen[r.GetRefusal().GetKind().String()]++
+	if n := r.GetCount().GetRows(); r.GetRefusal() == nil && n > 0 {
+		w.seen[kindName(c)] += int(n)
+	} else if r.GetRefusal() == nil && r.GetCount() == nil {
+		w.seen[kindName(c)]++
+	}
 }
 
 func (w *world) one(c *metav1.Command) (*metav1.Result, bool) {
@@ -147,9 +137,25 @@ func (w *world) row(id string) *metav1.Upload {
 	return v.upload(id)
 }
 
-// step lets one thing happen.
+// step lets one thing happen, in this cluster or in the one that was restored from it.
 func (w *world) step() {
-	w.clock += w.rng.Int64N(10 * second)
+	if w.second != nil && (w.halted || w.rng.IntN(3) == 0) {
+		if w.halted && w.rng.IntN(10) == 0 {
+			w.restore()
+			return
+		}
+		w.second.step()
+		return
+	}
+	if w.halted {
+		w.restore()
+		return
+	}
+	w.pass(w.rng.Int64N(10 * second))
+	if w.rng.IntN(10) < 4 {
+		w.remember()
+		return
+	}
 	pick := w.rng.IntN(1000)
 	switch {
 	case pick < 40:
@@ -168,12 +174,12 @@ func (w *world) step() {
 		w.cancel()
 	case pick < 853:
 		w.expire()
-	case pick < 880:
-		w.sweep()
-	case pick < 900:
-		w.sweepOrphans()
-	case pick < 970:
+	case pick < 890:
+		w.push()
+	case pick < 960:
 		w.putManifest()
+	case pick < 975:
+		w.mount()
 	default:
 		w.remove()
 	}
@@ -201,7 +207,7 @@ func (w *world) open() {
 		// Bytes first: the whole object is put before the ledger hears of it.
 		a := &writing{p: p, name: w.name()}
 		key := w.key(a)
-		w.objects[key] = bytes.Clone(p.content)
+		w.write(key, bytes.Clone(p.content))
 		w.commits = append(w.commits, &metav1.CommitUpload{Id: p.id, Repository: p.repository,
 			Digest: digestOf(string(p.content)).Bytes(), Size: int64(len(p.content)), Key: key})
 	}
@@ -220,7 +226,7 @@ func (w *world) key(a *writing) string {
 	if a.n > 0 {
 		name = fmt.Sprintf("%s.%d", name, a.n)
 	}
-	return "e1/" + a.p.id + "/" + name
+	return w.epoch + "/" + a.p.id + "/" + name
 }
 
 // begin starts an attempt: a request that writes an upload from where it is.
@@ -287,7 +293,7 @@ func (w *world) send(a *writing) {
 		data = a.p.content[:from+int64(len(a.chunk))]
 	}
 	w.writes = append(w.writes, func() {
-		w.objects[key] = data
+		w.write(key, data)
 		a.landed = true
 	})
 }
@@ -391,7 +397,7 @@ func (w *world) finished(p *pushing, row *metav1.Upload, c *metav1.CommitUpload)
 			whole = append(whole, m[part.GetNumber()]...)
 		}
 		delete(w.parts, upload)
-		w.objects[c.GetKey()] = whole
+		w.write(c.GetKey(), whole)
 	case len(row.GetPieces()) == 1:
 		c.Key = row.GetPieces()[0].GetKey()
 	default:
@@ -402,8 +408,8 @@ func (w *world) finished(p *pushing, row *metav1.Upload, c *metav1.CommitUpload)
 		if digestOf(string(whole)) != Digest(c.GetDigest()) {
 			return false
 		}
-		c.Key = "e1/" + p.id + "/" + w.name()
-		w.objects[c.GetKey()] = whole
+		c.Key = w.epoch + "/" + p.id + "/" + w.name()
+		w.write(c.GetKey(), whole)
 	}
 	return true
 }
@@ -423,7 +429,9 @@ func (w *world) commit() {
 		}
 		c.Revision = r.GetUpload().GetRevision()
 	}
-	w.one(&metav1.Command{Kind: &metav1.Command_CommitUpload{CommitUpload: c}})
+	if _, ok := w.one(&metav1.Command{Kind: &metav1.Command_CommitUpload{CommitUpload: c}}); ok {
+		w.promise(c.GetRepository(), Digest(c.GetDigest()), false, w.clock+worldSettings().GetGrace())
+	}
 }
 
 func (w *world) cancel() {
@@ -436,7 +444,7 @@ func (w *world) cancel() {
 
 // expire lets a long time pass, and the duty come by.
 func (w *world) expire() {
-	w.clock += w.rng.Int64N(int64(26 * hour))
+	w.pass(w.rng.Int64N(3 * hour))
 	c := &metav1.ExpireUploads{}
 	for _, p := range w.pushes {
 		c.Ids = append(c.Ids, p.id)
@@ -444,125 +452,4 @@ func (w *world) expire() {
 	if len(c.Ids) <= maxStep {
 		w.one(&metav1.Command{Kind: &metav1.Command_ExpireUploads{ExpireUploads: c}})
 	}
-}
-
-// sweep reads condemned keys whose time has come, or deletes what it read before.
-func (w *world) sweep() {
-	if len(w.doomed) > 0 && w.rng.IntN(2) == 0 {
-		for _, key := range w.doomed {
-			delete(w.objects, key)
-			for upload := range w.parts {
-				if strings.HasPrefix(upload, key+" ") {
-					delete(w.parts, upload)
-				}
-			}
-		}
-		w.doomed = nil
-		return
-	}
-	v := w.state.View()
-	defer v.Close()
-	prefix := nameKey(nil, rangeObject, "main")
-	v.scan(prefix, nil, func(k, value []byte) bool {
-		var row metav1.Object
-		if v.decode(k, value, &row) && row.GetCondemned() != nil && v.ClusterTime() >= row.GetCondemned().GetNotBefore() {
-			key, _ := cutName(k[len(prefix):])
-			w.doomed = append(w.doomed, key)
-		}
-		return true
-	})
-}
-
-// sweepOrphans lists the store first, then reads the ledger (G7), then deletes
-// what the ledger does not know and no open upload can still name.
-func (w *world) sweepOrphans() {
-	v := w.state.View()
-	defer v.Close()
-	for key := range w.objects {
-		id := strings.Split(key, "/")[1]
-		u := v.upload(id)
-		open := u != nil && u.GetOutcome() == 0 && v.ClusterTime() < u.GetExpires()
-		if v.object("main", key) == nil && !open {
-			delete(w.objects, key)
-		}
-	}
-}
-
-func (w *world) putManifest() {
-	var blobs [][]byte
-	text := ""
-	for _, c := range worldContents {
-		if w.rng.IntN(2) == 0 {
-			blobs = append(blobs, digestOf(string(c)).Bytes())
-			text += string(c)
-		}
-	}
-	w.one(&metav1.Command{Kind: &metav1.Command_PutManifest{PutManifest: &metav1.PutManifest{
-		Repository: fmt.Sprintf("r%d", w.rng.IntN(2)), Digest: digestOf("manifest " + text).Bytes(), MediaType: MediaTypeImage,
-		Body: []byte("{" + text + "}"), Size: int64(len(text) + 2), Blobs: blobs, Tags: []string{fmt.Sprintf("t%d", w.rng.IntN(4))},
-	}}})
-}
-
-// remove deletes a manifest, a tag or a blob.
-func (w *world) remove() {
-	repository := fmt.Sprintf("r%d", w.rng.IntN(2))
-	v := w.state.View()
-	manifests, _, _ := v.Manifests(repository, "", 100)
-	v.Close()
-	switch w.rng.IntN(4) {
-	case 0:
-		if len(manifests) > 0 {
-			d := manifests[w.rng.IntN(len(manifests))].Digest
-			w.one(&metav1.Command{Kind: &metav1.Command_DeleteManifest{DeleteManifest: &metav1.DeleteManifest{Repository: repository, Digest: d.Bytes()}}})
-		}
-	case 1:
-		w.one(&metav1.Command{Kind: &metav1.Command_DeleteTag{DeleteTag: &metav1.DeleteTag{Repository: repository, Tag: fmt.Sprintf("t%d", w.rng.IntN(4))}}})
-	case 2:
-		d := digestOf(string(worldContents[w.rng.IntN(len(worldContents))]))
-		w.one(&metav1.Command{Kind: &metav1.Command_DeleteBlob{DeleteBlob: &metav1.DeleteBlob{Repository: repository, Digest: d.Bytes()}}})
-	case 3:
-		if w.rng.IntN(8) == 0 {
-			w.one(&metav1.Command{Kind: &metav1.Command_DeleteRepository{DeleteRepository: &metav1.DeleteRepository{Repository: repository, Limit: int32(1 + w.rng.IntN(20))}}})
-		}
-	}
-}
-
-// violated answers what is wrong with the world, or "": every manifest has its
-// bytes, and so does every blob that is not lost.
-func (w *world) violated() string {
-	v := w.state.View()
-	defer v.Close()
-	for _, repository := range []string{"r0", "r1"} {
-		prefix := nameKey(nil, rangeManifest, repository)
-		bad := ""
-		v.scan(prefix, nil, func(k, value []byte) bool {
-			var row metav1.Manifest
-			v.decode(k, value, &row)
-			for _, b := range row.GetBlobs() {
-				if bad = w.bytesOf(v, Digest(b)); bad != "" {
-					return false
-				}
-			}
-			return true
-		})
-		if bad != "" {
-			return "repository " + repository + ": a manifest names " + bad
-		}
-	}
-	return ""
-}
-
-func (w *world) bytesOf(v *View, d Digest) string {
-	blob := v.blob(d)
-	if blob == nil {
-		return fmt.Sprintf("%s, which has no blob", d)
-	}
-	data, ok := w.objects[blob.GetKey()]
-	if !ok {
-		return fmt.Sprintf("%s, whose key %s is gone", d, blob.GetKey())
-	}
-	if digestOf(string(data)) != d {
-		return fmt.Sprintf("%s, whose key %s holds %q", d, blob.GetKey(), data)
-	}
-	return ""
 }
