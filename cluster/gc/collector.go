@@ -28,6 +28,8 @@ type sizes struct {
 	// visit bounds the rows that one view of a marking phase looks at, and find those that one command takes: pushes wait
 	// while it is applied.
 	visit, find int
+	// record is how often a phase that changes nothing records how far it is: so much is done again after a crash.
+	record time.Duration
 }
 
 // Collector collects garbage. Safe for concurrent use, but Run may run only once at a time on a node.
@@ -50,7 +52,7 @@ func New(cfg Config) (*Collector, error) {
 		return nil, err
 	}
 	return &Collector{
-		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50},
+		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50, record: time.Second},
 		deletes: rate.NewLimiter(rate.Limit(cfg.DeletesPerSecond), cfg.DeletesPerSecond),
 	}, nil
 }

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// recordEvery is how often a phase that changes nothing records how far it is: so much is done again after a crash.
-	recordEvery = time.Second
 	// restLeast and restMost bound the rest after each step; in between it is as long as the step was, so that pushes
 	// have at least half of the node.
 	restLeast = time.Millisecond
@@ -103,7 +101,7 @@ type place struct {
 	// Epoch and Multiparts say which listing of the orphans phase is next, Key where.
 	Epoch      string `json:"epoch,omitempty"`
 	Multiparts bool   `json:"multiparts,omitempty"`
-	Key        string `json:"key,omitempty"`
+	Key        []byte `json:"key,omitempty"` // as bytes: so the bound of a cursor holds for every key
 }
 
 // place reads the cursor. One that this release does not understand is the beginning: every step may be done again.
@@ -137,7 +135,7 @@ func (t *turn) record(ctx context.Context, p place) error {
 
 // recordNow and then: when the last record is old enough.
 func (t *turn) recordNowAndThen(ctx context.Context, p place) error {
-	if time.Since(t.recorded) < recordEvery {
+	if time.Since(t.recorded) < t.sizes.record {
 		return nil
 	}
 	return t.record(ctx, p)

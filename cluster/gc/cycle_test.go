@@ -14,6 +14,24 @@ func inBubble(t *testing.T, fn func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) { fn(t, newWorld(t)) })
 }
 
+func TestUntaggedManifestsStayUnlessTheyAreToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		cfg := s.config()
+		cfg.Untagged = false
+		s.request()
+		c := s.finish(s.collector(cfg))
+		if n := c.GetCount().GetUntaggedManifests(); n != 0 || c.GetUntagged() {
+			t.Errorf("%d manifests went: %v", n, c)
+		}
+		s.request()
+		if n := s.finish(s.collector(s.config())).GetCount().GetUntaggedManifests(); n != 3 {
+			t.Errorf("%d manifests went, want 3", n)
+		}
+		s.safe("untagged")
+	})
+}
+
 func TestADeletedImageLeavesTheStoreInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		shared, own := []byte("shared by two"), []byte("of one alone, in parts")

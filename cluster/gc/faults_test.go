@@ -205,6 +205,9 @@ func TestACollectorThatIsKilledAnywhereLosesNothingAndLeaksNothing(t *testing.T)
 				c := s.finish(s.collector(s.config()))
 				s.safe(when)
 				checkCounts(t, when, c.GetCount(), undisturbed.GetCount())
+				if !proto.Equal(c.GetKept(), undisturbed.GetKept()) {
+					t.Fatalf("%s: kept %v, want %v", when, c.GetKept(), undisturbed.GetKept())
+				}
 				s.clean(when)
 			})
 			if t.Failed() {

@@ -74,8 +74,8 @@ func (t *turn) prove(ctx context.Context) error {
 
 func (t *turn) orphanObjects(ctx context.Context, at place) error {
 	epoch := at.Epoch
-	err := pages(ctx, t.sizes.page, t.listObjects(epoch, at.Key), func(listed []blobs.Object) error {
-		at.Key = listed[len(listed)-1].Key
+	err := pages(ctx, t.sizes.page, t.listObjects(epoch, string(at.Key)), func(listed []blobs.Object) error {
+		at.Key = []byte(listed[len(listed)-1].Key)
 		strays, err := t.strayObjects(ctx, epoch, listed)
 		if err != nil {
 			return inner{err}

@@ -26,7 +26,7 @@ type sweeping struct {
 }
 
 func (t *turn) sweep(ctx context.Context) error {
-	at := t.place().Key
+	at := string(t.place().Key)
 	s := &sweeping{turn: t, kept: &metav1.CycleKept{}}
 	if at != "" && t.row.GetKept() != nil {
 		s.kept = proto.CloneOf(t.row.GetKept())
@@ -44,7 +44,7 @@ func (t *turn) sweep(ctx context.Context) error {
 			return t.next(ctx, metav1.CyclePhase_CYCLE_PHASE_ORPHANS)
 		}
 		at = next
-		if err := t.recordNowAndThen(ctx, place{Key: at}); err != nil {
+		if err := t.recordNowAndThen(ctx, place{Key: []byte(at)}); err != nil {
 			return err
 		}
 		if err := t.rest(ctx); err != nil {
