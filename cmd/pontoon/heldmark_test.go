@@ -337,6 +337,29 @@ func TestALostMarkIsMadeAnewAtWhatMayBeSwept(t *testing.T) {
 	}
 }
 
+// The answer to an adoption is lost: whoever adopts again finds that it is done.
+func TestAnAdoptionWhoseAnswerWasLostMayBeRepeated(t *testing.T) {
+	store := mem.New(0)
+	claim(t, store)
+	lossy := trick{Objects: store, match: func(ctx context.Context, name string, body []byte, version string) (string, error) {
+		if _, err := store.PutIfMatch(ctx, name, body, version); err != nil {
+			t.Error(err)
+		}
+		return "", blobs.ErrUnavailable
+	}}
+	m := held(lossy, ownership{Cluster: "two", Epoch: "e2", Incarnation: 1})
+	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Index: 10}
+	a, err := m.judgeAdoption(t.Context(), "one", restored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.adopt(t.Context(), a, 0)
+	matches(t, "adopt", err, metav1.Kind_KIND_UNAVAILABLE, "adopting again is harmless")
+	if a, err := m.judgeAdoption(t.Context(), "one", restored); err != nil || !a.needless {
+		t.Errorf("again: got %+v, %v", a, err)
+	}
+}
+
 func TestAMarkThatCannotBeReadIsHeldByNobody(t *testing.T) {
 	store := mem.New(0)
 	if _, err := store.PutIfAbsent(t.Context(), markName, []byte("{")); err != nil {

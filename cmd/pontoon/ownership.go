@@ -83,7 +83,7 @@ const (
 // lost the mark does not get it by being recovered once more. A mark from before lives is everybody's ancestor.
 func (o ownership) to(we ownership) standing {
 	switch {
-	case o.Cluster != we.Cluster || o.Epoch != we.Epoch || o.Incarnation > we.Incarnation:
+	case o.Cluster != we.Cluster || o.Epoch != we.Epoch:
 		return stranger
 	case o.Incarnation == we.Incarnation && o.Life == we.Life:
 		return owner
