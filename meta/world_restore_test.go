@@ -123,7 +123,7 @@ func (w *world) restore() {
 				w.adopt()
 			}
 		case 5:
-			if w.mark.cluster == w.cluster {
+			if w.mark.cluster == w.cluster && w.broken == "" {
 				w.second = nil // it was a drill
 				w.seen["drills"]++
 			}
@@ -168,7 +168,7 @@ func (w *world) restoredFrom(file []byte) *State {
 
 // halt stops the first cluster: what it had sent to the store lands now, or never.
 func (w *world) halt() {
-	if w.halted || w.mark.cluster != w.cluster {
+	if w.halted || w.mark.cluster != w.cluster || w.broken == "G9 halt" {
 		return
 	}
 	w.halted = true
@@ -186,7 +186,7 @@ func (w *world) adopt() {
 		return
 	}
 	if w.mark.swept > n.point && w.broken != "G9 point" {
-		if w.broken == "G9 halt" && len(w.deletes) == 0 || w.broken != "G9 halt" && !w.halted {
+		if w.broken == "G9 halt" && !w.aimsAt(n) || w.broken != "G9 halt" && !w.halted {
 			return
 		}
 		n.markLost()
@@ -194,6 +194,20 @@ func (w *world) adopt() {
 	}
 	w.mark.cluster = n.cluster
 	w.seen["adopted"]++
+}
+
+// aimsAt says whether a deletion is under way of what the other cluster reads: the worst moment to believe a check.
+func (w *world) aimsAt(n *world) bool {
+	v := n.state.View()
+	defer v.Close()
+	for _, d := range w.deletes {
+		for key := range d.keys {
+			if v.object("main", key).GetLive() != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // markLost looks for every blob in the store.

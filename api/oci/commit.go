@@ -74,7 +74,8 @@ func (a *attempt) hashFor(d meta.Digest) {
 	}
 }
 
-// committed answers a repeated PUT (R-A5).
+// committed answers a repeated PUT (R-A5). It tells a pusher once more that the blob is there: so it must be, and for
+// another grace (G8).
 func (c *call) committed(u *openUpload, d meta.Digest) error {
 	was, err := meta.UnpackDigest(u.row.GetDigest())
 	if err != nil {
@@ -82,6 +83,22 @@ func (c *call) committed(u *openUpload, d meta.Digest) error {
 	}
 	if was != d {
 		return digestMismatch(d, was)
+	}
+	renew := false
+	err = c.view(false, func(v *meta.View) (err error) {
+		if _, err = v.Blob(c.name, d); err == nil {
+			renew, err = v.NeedsConfirm(c.name, d)
+		}
+		return err
+	})
+	if err == nil && renew {
+		err = c.confirm(&metav1.ConfirmContent{Repository: c.name, Blobs: [][]byte{d.Bytes()}})
+	}
+	if meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
+		return unknown(metav1.Noun_NOUN_UPLOAD, "upload %s: its blob is not here any more, start over", u.id)
+	}
+	if err != nil {
+		return err
 	}
 	c.blobLocation(d)
 	return c.empty(http.StatusCreated)

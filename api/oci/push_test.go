@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/blobs/fs"
@@ -167,6 +168,23 @@ func TestARepeatedPutAnswersTheSame(t *testing.T) {
 	r.wantError(r.do("PATCH", loc, bytes.NewReader(data)), 404, "BLOB_UPLOAD_UNKNOWN")
 	r.wantError(r.do("GET", loc, nil), 404, "BLOB_UPLOAD_UNKNOWN")
 	r.wantError(r.do("DELETE", loc, nil), 404, "BLOB_UPLOAD_UNKNOWN")
+}
+
+// TestARepeatedPutPromisesTheBlobForAnotherGrace is G8 for those who are told a second time.
+func TestARepeatedPutPromisesTheBlobForAnotherGrace(t *testing.T) {
+	r := newRig(t, nil)
+	data := content("again", 100)
+	loc := r.begin("a")
+	r.want(r.do("PUT", loc+"?digest="+sha(data), bytes.NewReader(data)), 201)
+	for range 3 { // each time the grace of the one before is nearly over
+		r.later(50 * time.Minute)
+		r.begin("b") // the state's clock moves with its entries
+		r.want(r.do("PUT", loc+"?digest="+sha(data), bytes.NewReader(data)), 201)
+	}
+	r.want(r.do("HEAD", "/v2/a/blobs/"+sha(data), nil), 200)
+	r.later(61 * time.Minute)
+	r.begin("b")
+	r.wantError(r.do("PUT", loc+"?digest="+sha(data), bytes.NewReader(data)), 404, "BLOB_UPLOAD_UNKNOWN")
 }
 
 func TestACancelledUploadIsGoneAndStaysCancelled(t *testing.T) {
