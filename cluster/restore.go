@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -46,7 +47,7 @@ func OpenRestoration(dataDir string) (*Restoration, error) {
 }
 
 func openRestoration(dataDir string, step func(string) error) (_ *Restoration, err error) {
-	if err := refuseState(dataDir); err != nil {
+	if err := HasState(dataDir); err != nil {
 		return nil, err
 	}
 	r := &Restoration{step: step}
@@ -58,7 +59,7 @@ func openRestoration(dataDir string, step func(string) error) (_ *Restoration, e
 	if r.dir, err = lockDirectory(dataDir); err != nil {
 		return nil, err
 	}
-	if err := refuseState(dataDir); err != nil { // somebody may have been faster
+	if err := HasState(dataDir); err != nil { // somebody may have been faster
 		return nil, err
 	}
 	if _, err := r.dir.change(func(i *identity) bool { i.Restoring = true; return true }); err != nil {
@@ -74,14 +75,29 @@ func openRestoration(dataDir string, step func(string) error) (_ *Restoration, e
 		return nil, err
 	}
 	r.path = filepath.Join(dataDir, storePrefix+randomID())
-	if r.store, err = kv.Open(r.path, kv.Options{}); err != nil {
+	if r.store, err = kv.Open(r.path, kv.Options{Room: Room(dataDir)}); err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	return r, nil
 }
 
-// refuseState looks for a node in a directory. An identity that has done nothing yet is none.
-func refuseState(dataDir string) error {
+// restoreRoom is what a restore leaves free at least, in bytes: the store writes that much behind a commit.
+const restoreRoom = 64 << 20
+
+// Room answers a kv.Options.Room for who fills a store below dir: it ends before the disk is full, which the store would not survive.
+func Room(dir string) func() error {
+	return func() error {
+		free, err := freeSpace(dir)
+		if err == nil && free < restoreRoom {
+			err = fmt.Errorf("disk full: %s has %d MiB free, and %d MiB must stay free: %w", dir, free>>20, restoreRoom>>20, syscall.ENOSPC)
+		}
+		return err
+	}
+}
+
+// HasState answers ErrHasState, and why, for a directory into which nothing can be restored. It changes nothing. An
+// identity that has done nothing yet is no state.
+func HasState(dataDir string) error {
 	who := identity{}
 	if err := readJSON(filepath.Join(dataDir, "node.json"), &who); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look for a node in %s: %w", dataDir, err)

@@ -21,6 +21,8 @@ var (
 	ErrGap = errors.New("the log has a gap")
 	// ErrNoSnapshot: the archive has no complete snapshot that fits what was asked for.
 	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrUnreached: what is archived ends before the moment that was asked for.
+	ErrUnreached = errors.New("is not reached")
 )
 
 // FileError is what is wrong with one file of a backup.

@@ -37,6 +37,14 @@ func (a *app) show(m proto.Message, text func(io.Writer)) error {
 	return err
 }
 
+// write writes what text writes, all at once.
+func (a *app) write(text func(io.Writer)) error {
+	var buf bytes.Buffer
+	text(&buf)
+	_, err := a.out.Write(buf.Bytes())
+	return err
+}
+
 // showJSON writes any value as JSON.
 func (a *app) showJSON(v any) error {
 	enc := json.NewEncoder(a.out)

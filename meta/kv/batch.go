@@ -1,6 +1,10 @@
 package kv
 
-import "github.com/cockroachdb/pebble/v2"
+import (
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+)
 
 // Batch gathers writes and reads through them. Nothing is visible elsewhere
 // before Commit. Every Batch ends with Commit or Discard.
@@ -33,9 +37,12 @@ func (b *Batch) Delete(key []byte) (err error) {
 // Len answers the size of the writes so far, in bytes.
 func (b *Batch) Len() int { return b.b.Len() }
 
-// Commit applies the writes, unsynced, and ends the Batch.
+// Commit applies the writes, unsynced, and ends the Batch, also with an error.
 func (b *Batch) Commit() (err error) {
 	defer guard("commit", &err)
+	if err := b.store.room(); err != nil {
+		return errors.Join(err, b.b.Close())
+	}
 	defer b.store.watch("commit to the state")()
 	if err := b.b.Commit(pebble.NoSync); err != nil {
 		return err

@@ -272,3 +272,22 @@ func TestPebblesMessagesGoToTheLogger(t *testing.T) {
 		t.Error("no message came")
 	}
 }
+
+// TestACommitWithoutRoomWritesNothing, and the store goes on.
+func TestACommitWithoutRoomWritesNothing(t *testing.T) {
+	full := errors.New("full")
+	var room error
+	s := open(t, "db", Options{Memory: NewMemory(), Room: func() error { return room }})
+	b := s.Batch()
+	ok(t, b.Set([]byte("a"), nil))
+	room = full
+	if err := b.Commit(); !errors.Is(err, full) || !IsError(err) {
+		t.Errorf("got %v", err)
+	}
+	room = nil
+	if rows := all(t, s, "", ""); len(rows) != 0 {
+		t.Errorf("there are %q", rows)
+	}
+	ok(t, s.Set([]byte("b"), nil))
+	ok(t, s.Close())
+}

@@ -23,6 +23,7 @@ type Store struct {
 	db    *pebble.DB
 	opts  *pebble.Options
 	watch func(what string) (done func())
+	room  func() error
 }
 
 // Open opens or creates the store in dir.
@@ -37,7 +38,10 @@ func Open(dir string, o Options) (s *Store, err error) {
 	if o.Watch == nil {
 		o.Watch = func(string) func() { return func() {} }
 	}
-	return &Store{db: db, opts: opts, watch: o.Watch}, nil
+	if o.Room == nil {
+		o.Room = func() error { return nil }
+	}
+	return &Store{db: db, opts: opts, watch: o.Watch, room: o.Room}, nil
 }
 
 // OpenMemory opens a new, empty store in memory.

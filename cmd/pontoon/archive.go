@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pontoon-registry/pontoon/blobs"
+	"github.com/pontoon-registry/pontoon/blobs/fs"
+	"github.com/pontoon-registry/pontoon/blobs/s3"
+)
+
+// openBackups opens the configured place of backups.
+func openBackups(ctx context.Context, c *Config) (blobs.Archive, func() error, error) {
+	if c.Storage.Driver == "s3" {
+		return openBucketArchive(ctx, c.Storage.S3)
+	}
+	return openDirectoryArchive(ctx, c.Storage.Filesystem.RootDirectory)
+}
+
+func openBucketArchive(ctx context.Context, c S3Config) (blobs.Archive, func() error, error) {
+	s, err := s3.Open(ctx, c.config())
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.Check(ctx); err != nil {
+		return nil, nil, err
+	}
+	return blobs.RetryArchive(s.Archive(), unwatched{}), s.Close, nil
+}
+
+func openDirectoryArchive(ctx context.Context, dir string) (blobs.Archive, func() error, error) {
+	s, err := fs.Open(ctx, fs.Config{Root: dir})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open directory of backups: %w", err)
+	}
+	return s.Archive(), s.Close, nil
+}
+
+// unwatched is blobs.Watcher for verbs that count nothing.
+type unwatched struct{}
+
+func (unwatched) Refused(string)  {}
+func (unwatched) Repeated(string) {}
+func (unwatched) Opened(bool)     {}
