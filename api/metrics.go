@@ -51,6 +51,7 @@ type Metrics struct {
 	reloads         *prometheus.CounterVec
 
 	collection collectionMetrics
+	backups backups
 }
 
 // NewMetrics answers metrics with every series that a dashboard may ask for, at zero.
@@ -61,6 +62,7 @@ func NewMetrics() *Metrics {
 	m.registerStorage()
 	m.registerCluster()
 	m.registerCollection()
+	m.registerBackups()
 	for _, h := range handlers() {
 		m.inflight.WithLabelValues(h)
 		m.requests.WithLabelValues(h, "get", "200")
