@@ -35,6 +35,7 @@ type Config struct {
 	Membership Membership
 	Trust      Trust
 	Collector  Collector
+	Backups    Backups
 }
 
 // Validate names what is missing.
@@ -53,6 +54,9 @@ func (c Config) Validate() error {
 	}
 	if c.Collector == nil {
 		return errors.New("admin: Collector is required")
+	}
+	if c.Backups == nil {
+		return errors.New("admin: Backups is required")
 	}
 	return nil
 }
@@ -83,6 +87,7 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
 	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
 	mux.Handle(adminv1connect.NewCollectionServiceHandler(&collection{c.Ledger, c.Collector, cyclePoll}, opts...))
+	mux.Handle(adminv1connect.NewSnapshotServiceHandler(&snapshots{c.Ledger, c.Backups, snapshotPoll}, opts...))
 	return mux, nil
 }
 

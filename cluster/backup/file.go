@@ -28,38 +28,31 @@ func (k *Keeper) Request(ctx context.Context, by *metav1.Envelope, hold bool) (i
 }
 
 // SaveFile writes the state, with everything acknowledged before the call, to w as one file. The backup is open in the ledger, and
-// protects what it holds, from before its view on; whoever has the file safe calls CompleteFile. On an
-// error it is given up. Works on any node.
-func (k *Keeper) SaveFile(ctx context.Context, by *metav1.Envelope, hold bool, w io.Writer, progress func(id string, stored int64)) (id string, out *Written, err error) {
+// protects what it holds, from before its view on; whoever has the file safe
+// proposes CompleteBackup. opened hears the id before the first byte. On an error it is given up. Works on any node.
+func (k *Keeper) SaveFile(ctx context.Context, by *metav1.Envelope, hold bool, opened func(id string) error, w io.Writer) (id string, out *Written, err error) {
 	id = NewID()
 	if err := k.proposeAs(ctx, by, openBackup(id, PlaceFile, hold)); err != nil {
 		return "", nil, fmt.Errorf("open backup: %w", err)
 	}
-	progress(id, 0)
-	err = k.view(ctx, func(v *meta.View) (err error) {
-		out, err = WriteFile(ctx, v, k.cfg.Release, w, func(stored int64) { progress(id, stored) })
-		return err
-	})
+	if err = opened(id); err == nil {
+		err = k.view(ctx, func(v *meta.View) (err error) {
+			out, err = WriteFile(ctx, v, k.cfg.Release, w, nil)
+			return err
+		})
+	}
 	if err != nil {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
 		defer cancel()
-		return id, nil, errors.Join(err, k.Retire(after, by, id, true))
+		return id, nil, errors.Join(err, k.retire(after, by, id))
 	}
 	return id, out, nil
 }
 
-// CompleteFile says that the file of an open backup was read back.
-func (k *Keeper) CompleteFile(ctx context.Context, by *metav1.Envelope, c *metav1.CompleteBackup) error {
-	if err := k.proposeAs(ctx, by, &metav1.Command{Kind: &metav1.Command_CompleteBackup{CompleteBackup: c}}); err != nil {
-		return fmt.Errorf("complete backup: %w", err)
-	}
-	return nil
-}
-
-// Retire gives a backup up: what it alone protected may be deleted, and the leader removes its objects. With release also one on hold.
-func (k *Keeper) Retire(ctx context.Context, by *metav1.Envelope, id string, release bool) error {
-	if err := k.proposeAs(ctx, by, retireBackup(id, release)); err != nil {
-		return fmt.Errorf("retire backup: %w", err)
+// retire gives up a file that was not written.
+func (k *Keeper) retire(ctx context.Context, by *metav1.Envelope, id string) error {
+	if err := k.proposeAs(ctx, by, retireBackup(id, true)); err != nil {
+		return fmt.Errorf("retire backup %s: %w", id, err)
 	}
 	return nil
 }

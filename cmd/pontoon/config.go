@@ -24,6 +24,7 @@ type Config struct {
 	Tags       int64 // tags.maxtags
 	Cluster    ClusterConfig
 	GC         GCConfig
+	Backup     BackupConfig
 }
 
 // LogConfig is section log.

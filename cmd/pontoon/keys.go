@@ -15,6 +15,7 @@ func keysOf(c *Config, h host) []key {
 	table = append(table, httpKeys(c)...)
 	table = append(table, clusterKeys(c, h)...)
 	table = append(table, gcKeys(c)...)
+	table = append(table, backupKeys(c)...)
 	return append(table, otherKeys()...)
 }
 

@@ -83,7 +83,6 @@ func refusedKeys() map[string]string {
 		"health.file":                  "ask /readyz",
 		"health.http":                  "ask /readyz",
 		"health.tcp":                   "ask /readyz",
-		"backup":                       later,
 		"admin":                        "the operators' socket is the only door now; the rest comes later",
 		"gc.interval":                  "write gc.schedule, such as @every 6h",
 	}

@@ -20,6 +20,7 @@ func (c *Config) settle(k *keyring) {
 	if c.Validation.Platforms == "none" {
 		c.Validation.SparseIndexes = true
 	}
+	c.settleBackup(k)
 	n := &c.Cluster
 	for i, addr := range n.Join {
 		n.Join[i] = withPort(addr, "7946")
@@ -109,6 +110,7 @@ func (c *Config) check(k *keyring) {
 	c.checkHTTP(k)
 	c.checkCluster(k)
 	c.checkGC(k)
+	c.checkBackup(k)
 	if c.Auth.Kind == "htpasswd" && c.Auth.Path == "" {
 		k.problem("auth.htpasswd.path", "is missing: name the file, made with `htpasswd -Bc FILE USER`")
 	}
