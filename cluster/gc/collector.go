@@ -138,7 +138,7 @@ func (c *Collector) view(ctx context.Context, fn func(*meta.View) error) error {
 	defer cancel()
 	return c.cfg.Ledger.View(ctx, meta.Read{}, func(v *meta.View) error {
 		if v.Stale() {
-			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "garbage collection: no quorum proves the state fresh")
+			return errStale()
 		}
 		return fn(v)
 	})

@@ -39,6 +39,8 @@ type turn struct {
 	// troubled says whether anything was left for the next cycle; warned is the last phase for which the log heard of it.
 	troubled bool
 	warned   metav1.CyclePhase
+	// refused is how many keys in a row the store did not let go.
+	refused int
 
 	// What the next record will say.
 	count   *metav1.CycleCount
@@ -54,6 +56,7 @@ func (t *turn) run(ctx context.Context) error {
 	t.clear()
 	for t.row.GetOutcome() == metav1.CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED {
 		t.cfg.Watcher.Running(t.row.GetPhase())
+		t.refused = 0
 		if err := t.phase(ctx); err != nil {
 			return fmt.Errorf("cycle %d, %s: %w", id, t.row.GetPhase(), err)
 		}
@@ -186,18 +189,31 @@ func (t *turn) fail(what string, err error) {
 	t.trouble = clip(fmt.Sprintf("%s: %v", what, err))
 }
 
+// refuses counts the keys that a store did not let go, and says whether it should be left alone for the rest of the
+// phase: it asks to slow down, or refuses as many in a row as make a page.
+func (t *turn) refuses(asked, gone int, err error) bool {
+	t.count.Failed += int64(asked - gone)
+	if gone > 0 {
+		t.refused = 0
+	}
+	t.refused += asked - gone
+	return unavailable(err) || t.refused >= t.sizes.page
+}
+
 // clip makes a text one line of at most troubleMost bytes.
 func clip(s string) string {
 	s = strings.ReplaceAll(s, "\n", "; ")
 	return strings.ToValidUTF8(s[:min(len(s), troubleMost)], "")
 }
 
-// rest makes a pause as long as the step was that ends now.
-func (t *turn) rest(ctx context.Context) error {
-	if !sleep(ctx, min(max(time.Since(t.stepped), restLeast), restMost)) {
+func (t *turn) rest(ctx context.Context) error { return rest(ctx, &t.stepped) }
+
+// rest makes a pause as long as the step was that began at stepped.
+func rest(ctx context.Context, stepped *time.Time) error {
+	if !sleep(ctx, min(max(time.Since(*stepped), restLeast), restMost)) {
 		return context.Cause(ctx)
 	}
-	t.stepped = time.Now()
+	*stepped = time.Now()
 	return nil
 }
 

@@ -102,6 +102,7 @@ func newScene(t testing.TB) *scene {
 	}
 	time.Sleep(sceneOrphan + time.Second)
 	s.spared = append(s.spared, s.plant("solo")) // young
+	s.publish()                                  // the clock of a view is that of the last entry
 	return s
 }
 

@@ -225,12 +225,10 @@ func (t *turn) eraseChunk(ctx context.Context, strays []blobs.Object) error {
 		t.count.OrphanKeys++
 		t.count.OrphanBytes += size[key]
 	}
-	t.count.Failed += int64(len(keys) - len(gone))
-	if err == nil {
-		return nil
+	if err != nil {
+		t.fail("delete orphans", err)
 	}
-	t.fail("delete orphans", err)
-	if len(gone) == 0 || unavailable(err) {
+	if t.refuses(len(keys), len(gone), err) {
 		return errHalted
 	}
 	return nil

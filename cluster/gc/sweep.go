@@ -32,7 +32,7 @@ func (t *turn) sweep(ctx context.Context) error {
 		s.kept = proto.CloneOf(t.row.GetKept())
 	}
 	for {
-		rows, next, done, err := t.findCondemned(ctx, at)
+		rows, next, _, done, err := t.findCondemned(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -53,12 +53,13 @@ func (t *turn) sweep(ctx context.Context) error {
 	}
 }
 
-func (c *Collector) findCondemned(ctx context.Context, at string) (rows []meta.CondemnedKey, next string, done bool, err error) {
+func (c *Collector) findCondemned(ctx context.Context, at string) (rows []meta.CondemnedKey, next string, clock int64, done bool, err error) {
 	err = c.view(ctx, func(v *meta.View) error {
+		clock = v.ClusterTime()
 		rows, next, done, err = v.Condemned(c.cfg.StoreName, at, c.sizes.page)
 		return err
 	})
-	return rows, next, done, err
+	return rows, next, clock, done, err
 }
 
 // step deletes those of a page that are due, and counts the others.
@@ -89,9 +90,6 @@ func (s *sweeping) keep(rows ...meta.CondemnedKey) {
 	for _, row := range rows {
 		s.kept.Keys++
 		s.kept.Bytes += row.GetSize()
-		if s.foreign {
-			s.kept.ForMark++
-		}
 	}
 }
 
@@ -104,6 +102,9 @@ func (s *sweeping) chunk(ctx context.Context, due []meta.CondemnedKey) error {
 	}
 	if s.halted {
 		s.keep(due...)
+		if s.foreign {
+			s.kept.ForMark += int64(len(due))
+		}
 		return nil
 	}
 	ready, err := s.abortAll(ctx, due)
@@ -115,12 +116,10 @@ func (s *sweeping) chunk(ctx context.Context, due []meta.CondemnedKey) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	s.count.Failed += int64(len(ready) - len(gone))
 	if err != nil {
 		s.fail("delete condemned keys", err)
-		// A store that lets nothing go, or asks to slow down, is not asked more often.
-		s.halted = len(gone) == 0 || unavailable(err)
 	}
+	s.halted = s.refuses(len(ready), len(gone), err)
 	if err := s.forget(ctx, gone); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 // world is a registry without Raft: the real ledger, a store in memory, and a mark. Its clock is the bubble's.
 type world struct {
 	t     testing.TB
+	state *kv.Store
 	store *mem.Store
 	solo  *meta.Solo
 	mark  *markRecorder
@@ -65,7 +66,7 @@ func newWorld(t testing.TB) *world {
 			t.Error(err)
 		}
 	})
-	return &world{t: t, store: mem.New(8), solo: solo, mark: &markRecorder{}, images: map[string][][]byte{}, log: &bytes.Buffer{}}
+	return &world{t: t, state: state, store: mem.New(8), solo: solo, mark: &markRecorder{}, images: map[string][][]byte{}, log: &bytes.Buffer{}}
 }
 
 func (w *world) config() Config {
