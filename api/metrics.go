@@ -49,6 +49,8 @@ type Metrics struct {
 	diverged        *prometheus.CounterVec
 	readErrors      prometheus.Counter
 	reloads         *prometheus.CounterVec
+
+	collection collectionMetrics
 }
 
 // NewMetrics answers metrics with every series that a dashboard may ask for, at zero.
@@ -58,6 +60,7 @@ func NewMetrics() *Metrics {
 	m.registerHTTP()
 	m.registerStorage()
 	m.registerCluster()
+	m.registerCollection()
 	for _, h := range handlers() {
 		m.inflight.WithLabelValues(h)
 		m.requests.WithLabelValues(h, "get", "200")
