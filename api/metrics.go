@@ -50,7 +50,8 @@ type Metrics struct {
 	readErrors      prometheus.Counter
 	reloads         *prometheus.CounterVec
 
-	backups backups
+	backups    backups
+	collection collectionMetrics
 }
 
 // NewMetrics answers metrics with every series that a dashboard may ask for, at zero.
@@ -61,6 +62,7 @@ func NewMetrics() *Metrics {
 	m.registerStorage()
 	m.registerCluster()
 	m.registerBackups()
+	m.registerCollection()
 	for _, h := range handlers() {
 		m.inflight.WithLabelValues(h)
 		m.requests.WithLabelValues(h, "get", "200")

@@ -20,9 +20,9 @@ type Collector interface {
 	Plan(ctx context.Context, forgetEpochs []string, yield func(*adminv1.PlanCycleResponse) error) error
 	// Verify calls yield with each difference, progress now and then, and the sum at the end.
 	Verify(ctx context.Context, markLost bool, by *metav1.Envelope, yield func(*adminv1.VerifyStoreResponse) error) error
-	// Adopt takes the owner mark from the named cluster, or makes one where there is none. yield is told how the search for
-	// lost layers goes, where one is needed.
-	Adopt(ctx context.Context, from string, dryRun bool, by *metav1.Envelope, yield func(*adminv1.VerifyStoreResponse) error) (*adminv1.Adoption, error)
+	// Adopt takes the owner mark from the cluster that the request names, or makes one where there is none. yield is told
+	// how the search for lost layers goes, where one is needed.
+	Adopt(ctx context.Context, req *adminv1.AdoptStoreRequest, by *metav1.Envelope, yield func(*adminv1.VerifyStoreResponse) error) (*adminv1.Adoption, error)
 }
 
 // collection serves CollectionService.

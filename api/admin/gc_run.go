@@ -100,7 +100,7 @@ func (c *collection) AdoptStore(ctx context.Context, req *adminv1.AdoptStoreRequ
 	if err := c.foreign(ctx, req.GetForgetEpochs()); err != nil {
 		return err
 	}
-	adoption, err := c.collector.Adopt(ctx, req.GetFrom(), req.GetDryRun(), envelope(ctx), func(search *adminv1.VerifyStoreResponse) error {
+	adoption, err := c.collector.Adopt(ctx, req, envelope(ctx), func(search *adminv1.VerifyStoreResponse) error {
 		return stream.Send(&adminv1.AdoptStoreResponse{Kind: &adminv1.AdoptStoreResponse_Search{Search: search}})
 	})
 	if err != nil {

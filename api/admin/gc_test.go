@@ -46,8 +46,8 @@ func (k *keeper) Verify(_ context.Context, markLost bool, by *metav1.Envelope, y
 	return errors.Join(yield(&adminv1.VerifyStoreResponse{Kind: &adminv1.VerifyStoreResponse_Sum{Sum: &adminv1.VerifySum{Blobs: 3}}}), k.refusal)
 }
 
-func (k *keeper) Adopt(_ context.Context, from string, dryRun bool, by *metav1.Envelope, yield func(*adminv1.VerifyStoreResponse) error) (*adminv1.Adoption, error) {
-	k.verb, k.from, k.dryRun, k.by = "adopt", from, dryRun, by
+func (k *keeper) Adopt(_ context.Context, req *adminv1.AdoptStoreRequest, by *metav1.Envelope, yield func(*adminv1.VerifyStoreResponse) error) (*adminv1.Adoption, error) {
+	k.verb, k.from, k.dryRun, k.by = "adopt", req.GetFrom(), req.GetDryRun(), by
 	if err := yield(&adminv1.VerifyStoreResponse{}); err != nil {
 		return nil, err
 	}

@@ -92,9 +92,7 @@ func undecided(err error) bool {
 // look reads the mark and says how it stands to this cluster now. Its error says that nobody knows.
 func (m *heldMark) look(ctx context.Context) (markSeen, error) {
 	if m.objects == nil {
-		s := markSeen{at: time.Now(), missing: true, held: fmt.Errorf("%w: the store can hold no mark %s", errNotOwner, markName)}
-		m.seen.Store(&s)
-		return s, nil
+		return m.note(markSeen{at: time.Now(), missing: true, held: fmt.Errorf("%w: the store can hold no mark %s", errNotOwner, markName)}), nil
 	}
 	we, err := m.we(ctx)
 	if err != nil {
@@ -115,8 +113,35 @@ func (m *heldMark) look(ctx context.Context) (markSeen, error) {
 			s.held = fmt.Errorf("%w: %s", errNotOwner, o.whose(we))
 		}
 	}
-	m.seen.Store(&s)
-	return s, nil
+	return m.note(s), nil
+}
+
+// note keeps a look for status and metrics, and says loudly when this cluster may not delete: at the first look, and
+// whenever that changes.
+func (m *heldMark) note(s markSeen) markSeen {
+	switch before := m.seen.Swap(&s); {
+	case s.held != nil && (before == nil || before.problem() != s.problem()):
+		m.log.Error("NOTHING IS DELETED from the store of layers: " + s.problem())
+	case s.held == nil && before != nil && before.held != nil:
+		m.log.Info("the store's owner mark is this cluster's: what nothing needs is deleted", "swept_through", s.ownership.SweptThrough)
+	}
+	return s
+}
+
+// problem says why nothing is deleted, and what to do; empty when the mark is held.
+func (s markSeen) problem() string {
+	switch {
+	case s.held == nil:
+		return ""
+	case errors.Is(s.held, errNoMark):
+		return fmt.Sprintf("%v: somebody removed it. If no other cluster uses this store: pontoon gc adopt", s.held)
+	case s.standing == stranger && s.ownership.Cluster != "":
+		return fmt.Sprintf("%v. If this cluster is a copy beside that one, all is well; if that one is gone for good: pontoon gc adopt --from %s",
+			s.held, s.ownership.Cluster)
+	case errors.Is(s.held, blobs.ErrCorrupt):
+		return fmt.Sprintf("%v: look at it, and remove it if no other cluster uses this store; then: pontoon gc adopt", s.held)
+	}
+	return s.held.Error()
 }
 
 // take writes the mark as ours over what s saw, never with a lower index. blobs.ErrChanged or ErrExists: it was changed since.
@@ -138,9 +163,7 @@ func (m *heldMark) take(ctx context.Context, s markSeen, sweptThrough uint64) (m
 	if err != nil {
 		return s, fmt.Errorf("write the owner mark: %w", err)
 	}
-	s = markSeen{at: time.Now(), ownership: we, version: version, standing: owner}
-	m.seen.Store(&s)
-	return s, nil
+	return m.note(markSeen{at: time.Now(), ownership: we, version: version, standing: owner}), nil
 }
 
 // prove has the store refuse, once in a process, what it must refuse: some take a conditional write and ignore

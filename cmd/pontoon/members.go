@@ -37,6 +37,7 @@ func (r *registry) Status(ctx context.Context) (*adminv1.GetStatusResponse, erro
 	for _, m := range s.Members {
 		out.Members = append(out.Members, memberOf(m))
 	}
+	out.Store = r.gc.status()
 	return out, nil
 }
 

@@ -46,7 +46,7 @@ func newRoot(a *app) *cobra.Command {
 	flags.StringVarP(&a.output, "output", "o", "text", "text or json")
 	root.AddCommand(
 		newServe(a), newDemo(a), newConfig(a), newStatus(a), newCluster(a),
-		newRepo(a), newTag(a), newManifest(a), newLock(a), newVersion(a),
+		newRepo(a), newTag(a), newManifest(a), newLock(a), newGC(a), newSnapshot(a), newVersion(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/blobs/s3"
@@ -32,6 +33,17 @@ func openS3(ctx context.Context, c S3Config, watch storageMetrics) (*store, erro
 	breaker := blobs.NewBreaker(limited, s.Probe, watch)
 	return &store{
 		blobs: blobs.Retry(breaker, watch), objects: s, name: storeName, where: "s3 " + c.RegionEndpoint + "/" + c.Bucket,
-		ready: breaker.Check, check: s.Check, close: s.Close,
+		ready: breaker.Check, check: s.Check, close: s.Close, inspect: inspectBucket(s),
 	}, nil
+}
+
+// inspectBucket reads the settings of a bucket.
+func inspectBucket(s *s3.Store) func(context.Context, time.Duration) ([]finding, error) {
+	return func(ctx context.Context, uploads time.Duration) (all []finding, err error) {
+		found, err := s.Inspect(ctx, uploads)
+		for _, f := range found {
+			all = append(all, finding{f.Name, f.Grave, f.Text})
+		}
+		return all, err
+	}
 }

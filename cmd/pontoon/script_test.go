@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pontoon-registry/pontoon/blobs/blobstest"
 )
 
 func TestMain(m *testing.M) {
@@ -34,6 +37,7 @@ func TestScripts(t *testing.T) {
 			"push":       push,
 			"pull":       pull,
 			"ports":      ports,
+			"bucket":     bucket,
 		},
 	})
 }
@@ -145,5 +149,25 @@ func ports(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for i, name := range args {
 		ts.Setenv(name, addrs[i])
+	}
+}
+
+// bucket DIR starts an S3 server with an empty bucket below DIR for the rest of the script, and configures it as the store.
+func bucket(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: bucket DIR")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
+	defer cancel()
+	dir := ts.MkAbs(args[0])
+	server, err := blobstest.NewS3(ctx, dir, io.Discard)
+	ts.Check(err)
+	ts.Defer(server.Stop)
+	for name, value := range map[string]string{
+		"REGISTRY_STORAGE": "s3", "REGISTRY_STORAGE_S3_REGIONENDPOINT": server.Endpoint, "REGISTRY_STORAGE_S3_BUCKET": server.Bucket,
+		"REGISTRY_STORAGE_S3_ACCESSKEY": server.AccessKey, "REGISTRY_STORAGE_S3_SECRETKEY": server.SecretKey,
+		"REGISTRY_STORAGE_S3_FORCEPATHSTYLE": "true",
+	} {
+		ts.Setenv(name, value)
 	}
 }

@@ -86,6 +86,7 @@ func writeStatus(w io.Writer, s *adminv1.GetStatusResponse) {
 	line("cluster", "%s (%s), incarnation %d", dash(c.GetId()), c.GetName(), c.GetIncarnation())
 	line("leader", "%s, term %d, applied here %d", orText(c.GetLeader(), "none"), c.GetTerm(), n.GetAppliedIndex())
 	line("quorum", "%s", tolerance(c))
+	writeStore(line, s.GetStore())
 	for _, check := range n.GetChecks() {
 		if !check.GetOk() {
 			line("problem", "%s: %s", check.GetName(), check.GetDetail())

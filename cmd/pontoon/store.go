@@ -24,7 +24,9 @@ type store struct {
 	ready func(context.Context) error
 	// check answers blobs.ErrUnavailable when nobody answers; any other error is for good.
 	check func(context.Context) error
-	close func() error
+	// inspect answers which settings of the bucket stand against the registry; a directory has none.
+	inspect func(ctx context.Context, uploads time.Duration) ([]finding, error)
+	close   func() error
 }
 
 const (
@@ -59,6 +61,7 @@ func openDirectory(ctx context.Context, c FilesystemConfig, watch storageMetrics
 	return &store{
 		blobs: blobs.Retry(limited, watch), objects: s, name: storeName, where: "filesystem " + c.RootDirectory,
 		ready: well, check: well, close: s.Close,
+		inspect: func(context.Context, time.Duration) ([]finding, error) { return nil, nil },
 	}, nil
 }
 

@@ -29,8 +29,11 @@ type registry struct {
 	started time.Time
 	store   *store
 	// trust issues the public certificate; the node has one of its own for other nodes.
-	trust  *cluster.Trust
-	node   *cluster.Node
+	trust *cluster.Trust
+	node  *cluster.Node
+	// gc forgets: the collector, the owner mark, and what was seen of both.
+	gc     *forgetting
+	backup *remembering
 	oci    *oci.Handler
 	server *api.Server
 	health *api.Health
@@ -81,6 +84,14 @@ func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry
 	if err := r.checkStore(ctx); err != nil {
 		return nil, err
 	}
+	if r.gc, err = newForgetting(c, r.node, r.store, metrics, log); err != nil {
+		return nil, err
+	}
+	r.gc.duty(r.node)
+	owns := func(ctx context.Context) error { return r.gc.Raise(ctx, 0) }
+	if r.backup, err = newRemembering(ctx, c, r.node, owns, metrics, log); err != nil {
+		return nil, err
+	}
 	if err := r.openDoors(ctx, h, metrics); err != nil {
 		return nil, err
 	}
@@ -109,7 +120,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 		return err
 	}
 	registry := r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)
-	registry.Owned = func(ctx context.Context) error { return r.store.mark(r.log).holds(ctx, r.node.ClusterID()) }
+	registry.Owned = r.gc.owned
 	if r.oci, err = oci.New(registry); err != nil {
 		return err
 	}
@@ -132,7 +143,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r})
+	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r, Collector: r.gc, Backups: r.backup})
 	if err != nil {
 		return err
 	}
@@ -173,6 +184,7 @@ func (r *registry) run(ctx context.Context) error {
 	sides.Go(func() error { return r.serveSocket(fail) })
 	sides.Go(func() error { return r.departure.await(serving, fail) })
 	sides.Go(func() error { return r.reloadOn(serving) })
+	sides.Go(func() error { return r.gc.watch(serving) })
 	sides.Go(func() error { return announceReady(serving, r.health, r.log, func() { r.announce(r.registryURL()) }) })
 
 	// 1. Unready first, so that balancers turn away while we still accept; then no new connections; then
@@ -238,6 +250,9 @@ func (r *registry) close() error {
 	}
 	if r.node != nil {
 		errs = append(errs, r.node.Close())
+	}
+	if r.backup != nil {
+		errs = append(errs, r.backup.close())
 	}
 	if r.store != nil {
 		errs = append(errs, r.store.close())

@@ -883,7 +883,7 @@ func (*PlanCycleResponse_Sum) isPlanCycleResponse_Kind() {}
 // PlanItem is one thing that a cycle would take.
 type PlanItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// untagged, condemn, delete, orphan, abort, keep.
+	// delete-manifest, condemn-blob, delete-key, keep-key, delete-orphan, abort-multipart.
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// The manifest or blob; empty for a key that no digest is known of.
 	Digest     string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -979,10 +979,10 @@ func (x *PlanItem) GetReason() string {
 
 type PlanSum struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The log index of the state, or the last of them.
-	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// By action.
-	Totals        map[string]*PlanTotal `protobuf:"bytes,2,rep,name=totals,proto3" json:"totals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Totals map[string]*PlanTotal `protobuf:"bytes,1,rep,name=totals,proto3" json:"totals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why nothing would be deleted from the store all the same; empty when its owner mark is this cluster's.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1017,18 +1017,18 @@ func (*PlanSum) Descriptor() ([]byte, []int) {
 	return file_pontoon_admin_v1_gc_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *PlanSum) GetIndex() uint64 {
-	if x != nil {
-		return x.Index
-	}
-	return 0
-}
-
 func (x *PlanSum) GetTotals() map[string]*PlanTotal {
 	if x != nil {
 		return x.Totals
 	}
 	return nil
+}
+
+func (x *PlanSum) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type PlanTotal struct {
@@ -1344,15 +1344,15 @@ func (*VerifyStoreResponse_Sum) isVerifyStoreResponse_Kind() {}
 
 // Difference is one thing that is not as it should be.
 type Difference struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Kind       string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Digest     string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	Repository string                 `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"`
-	Key        string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// unrecorded, unfounded, dangling, body, counter, key, missing, size, lost, orphan: see cluster/gc.
+	Kind       string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	Manifest   string `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Blob       string `protobuf:"bytes,4,opt,name=blob,proto3" json:"blob,omitempty"`
+	Key        string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
 	// What was expected and what is there.
-	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
-	// It was marked lost.
-	MarkedLost    bool `protobuf:"varint,6,opt,name=marked_lost,json=markedLost,proto3" json:"marked_lost,omitempty"`
+	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1394,16 +1394,23 @@ func (x *Difference) GetKind() string {
 	return ""
 }
 
-func (x *Difference) GetDigest() string {
+func (x *Difference) GetRepository() string {
 	if x != nil {
-		return x.Digest
+		return x.Repository
 	}
 	return ""
 }
 
-func (x *Difference) GetRepository() string {
+func (x *Difference) GetManifest() string {
 	if x != nil {
-		return x.Repository
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *Difference) GetBlob() string {
+	if x != nil {
+		return x.Blob
 	}
 	return ""
 }
@@ -1422,17 +1429,9 @@ func (x *Difference) GetText() string {
 	return ""
 }
 
-func (x *Difference) GetMarkedLost() bool {
-	if x != nil {
-		return x.MarkedLost
-	}
-	return false
-}
-
 type VerifyProgress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
-	Done          int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1474,22 +1473,23 @@ func (x *VerifyProgress) GetStep() string {
 	return ""
 }
 
-func (x *VerifyProgress) GetDone() int64 {
-	if x != nil {
-		return x.Done
-	}
-	return 0
-}
-
 type VerifySum struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Manifests     int64                  `protobuf:"varint,2,opt,name=manifests,proto3" json:"manifests,omitempty"`
-	Blobs         int64                  `protobuf:"varint,3,opt,name=blobs,proto3" json:"blobs,omitempty"`
-	Objects       int64                  `protobuf:"varint,4,opt,name=objects,proto3" json:"objects,omitempty"`
-	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Differences   int64                  `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
-	Findings      []*Finding             `protobuf:"bytes,7,rep,name=findings,proto3" json:"findings,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log index of the state that was computed anew.
+	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// What was looked at.
+	Manifests   int64 `protobuf:"varint,2,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	References  int64 `protobuf:"varint,3,opt,name=references,proto3" json:"references,omitempty"`
+	Blobs       int64 `protobuf:"varint,4,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Keys        int64 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`
+	Differences int64 `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
+	MarkedLost  int64 `protobuf:"varint,7,opt,name=marked_lost,json=markedLost,proto3" json:"marked_lost,omitempty"`
+	// No differences: what waits to be deleted, and what a later cycle deletes.
+	UnneededKeys  int64      `protobuf:"varint,8,opt,name=unneeded_keys,json=unneededKeys,proto3" json:"unneeded_keys,omitempty"`
+	UnneededBytes int64      `protobuf:"varint,9,opt,name=unneeded_bytes,json=unneededBytes,proto3" json:"unneeded_bytes,omitempty"`
+	OrphanKeys    int64      `protobuf:"varint,10,opt,name=orphan_keys,json=orphanKeys,proto3" json:"orphan_keys,omitempty"`
+	OrphanBytes   int64      `protobuf:"varint,11,opt,name=orphan_bytes,json=orphanBytes,proto3" json:"orphan_bytes,omitempty"`
+	Findings      []*Finding `protobuf:"bytes,12,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1538,6 +1538,13 @@ func (x *VerifySum) GetManifests() int64 {
 	return 0
 }
 
+func (x *VerifySum) GetReferences() int64 {
+	if x != nil {
+		return x.References
+	}
+	return 0
+}
+
 func (x *VerifySum) GetBlobs() int64 {
 	if x != nil {
 		return x.Blobs
@@ -1545,16 +1552,9 @@ func (x *VerifySum) GetBlobs() int64 {
 	return 0
 }
 
-func (x *VerifySum) GetObjects() int64 {
+func (x *VerifySum) GetKeys() int64 {
 	if x != nil {
-		return x.Objects
-	}
-	return 0
-}
-
-func (x *VerifySum) GetBytes() int64 {
-	if x != nil {
-		return x.Bytes
+		return x.Keys
 	}
 	return 0
 }
@@ -1562,6 +1562,41 @@ func (x *VerifySum) GetBytes() int64 {
 func (x *VerifySum) GetDifferences() int64 {
 	if x != nil {
 		return x.Differences
+	}
+	return 0
+}
+
+func (x *VerifySum) GetMarkedLost() int64 {
+	if x != nil {
+		return x.MarkedLost
+	}
+	return 0
+}
+
+func (x *VerifySum) GetUnneededKeys() int64 {
+	if x != nil {
+		return x.UnneededKeys
+	}
+	return 0
+}
+
+func (x *VerifySum) GetUnneededBytes() int64 {
+	if x != nil {
+		return x.UnneededBytes
+	}
+	return 0
+}
+
+func (x *VerifySum) GetOrphanKeys() int64 {
+	if x != nil {
+		return x.OrphanKeys
+	}
+	return 0
+}
+
+func (x *VerifySum) GetOrphanBytes() int64 {
+	if x != nil {
+		return x.OrphanBytes
 	}
 	return 0
 }
@@ -1580,7 +1615,9 @@ type AdoptStoreRequest struct {
 	// What these epochs hold and this cluster does not know is deleted by the next cycle.
 	ForgetEpochs []string `protobuf:"bytes,2,rep,name=forget_epochs,json=forgetEpochs,proto3" json:"forget_epochs,omitempty"`
 	// Only answer what would be.
-	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Although layers are gone that this cluster needs: they are marked lost.
+	AcceptMissing bool `protobuf:"varint,4,opt,name=accept_missing,json=acceptMissing,proto3" json:"accept_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1632,6 +1669,13 @@ func (x *AdoptStoreRequest) GetForgetEpochs() []string {
 func (x *AdoptStoreRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *AdoptStoreRequest) GetAcceptMissing() bool {
+	if x != nil {
+		return x.AcceptMissing
 	}
 	return false
 }
@@ -1727,7 +1771,7 @@ type Adoption struct {
 	After *OwnerMark `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// It was ours already.
 	Needless bool `protobuf:"varint,3,opt,name=needless,proto3" json:"needless,omitempty"`
-	// Layers that this cluster needs may have been swept: they are looked for, and those that are gone are marked lost.
+	// Layers that this cluster needs may have been swept: they are looked for before the mark is taken.
 	Search bool  `protobuf:"varint,4,opt,name=search,proto3" json:"search,omitempty"`
 	Lost   int64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
 	// The request for the cycle that forgets epochs; 0 without one.
@@ -1883,10 +1927,10 @@ const file_pontoon_admin_v1_gc_proto_rawDesc = "" +
 	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1c\n" +
 	"\tmultipart\x18\x05 \x01(\tR\tmultipart\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\"\xb6\x01\n" +
-	"\aPlanSum\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\x12=\n" +
-	"\x06totals\x18\x02 \x03(\v2%.pontoon.admin.v1.PlanSum.TotalsEntryR\x06totals\x1aV\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"\xba\x01\n" +
+	"\aPlanSum\x12=\n" +
+	"\x06totals\x18\x01 \x03(\v2%.pontoon.admin.v1.PlanSum.TotalsEntryR\x06totals\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x1aV\n" +
 	"\vTotalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x121\n" +
 	"\x05value\x18\x02 \x01(\v2\x1b.pontoon.admin.v1.PlanTotalR\x05value:\x028\x01\"7\n" +
@@ -1908,33 +1952,42 @@ const file_pontoon_admin_v1_gc_proto_rawDesc = "" +
 	"difference\x12>\n" +
 	"\bprogress\x18\x02 \x01(\v2 .pontoon.admin.v1.VerifyProgressH\x00R\bprogress\x12/\n" +
 	"\x03sum\x18\x03 \x01(\v2\x1b.pontoon.admin.v1.VerifySumH\x00R\x03sumB\x06\n" +
-	"\x04kind\"\x9f\x01\n" +
+	"\x04kind\"\x96\x01\n" +
 	"\n" +
 	"Difference\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1e\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1e\n" +
 	"\n" +
-	"repository\x18\x03 \x01(\tR\n" +
-	"repository\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\x12\x1f\n" +
-	"\vmarked_lost\x18\x06 \x01(\bR\n" +
-	"markedLost\"8\n" +
+	"repository\x18\x02 \x01(\tR\n" +
+	"repository\x12\x1a\n" +
+	"\bmanifest\x18\x03 \x01(\tR\bmanifest\x12\x12\n" +
+	"\x04blob\x18\x04 \x01(\tR\x04blob\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"$\n" +
 	"\x0eVerifyProgress\x12\x12\n" +
-	"\x04step\x18\x01 \x01(\tR\x04step\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\x03R\x04done\"\xde\x01\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\"\x93\x03\n" +
 	"\tVerifySum\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1c\n" +
-	"\tmanifests\x18\x02 \x01(\x03R\tmanifests\x12\x14\n" +
-	"\x05blobs\x18\x03 \x01(\x03R\x05blobs\x12\x18\n" +
-	"\aobjects\x18\x04 \x01(\x03R\aobjects\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12 \n" +
-	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x125\n" +
-	"\bfindings\x18\a \x03(\v2\x19.pontoon.admin.v1.FindingR\bfindings\"e\n" +
+	"\tmanifests\x18\x02 \x01(\x03R\tmanifests\x12\x1e\n" +
+	"\n" +
+	"references\x18\x03 \x01(\x03R\n" +
+	"references\x12\x14\n" +
+	"\x05blobs\x18\x04 \x01(\x03R\x05blobs\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\x03R\x04keys\x12 \n" +
+	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x12\x1f\n" +
+	"\vmarked_lost\x18\a \x01(\x03R\n" +
+	"markedLost\x12#\n" +
+	"\runneeded_keys\x18\b \x01(\x03R\funneededKeys\x12%\n" +
+	"\x0eunneeded_bytes\x18\t \x01(\x03R\runneededBytes\x12\x1f\n" +
+	"\vorphan_keys\x18\n" +
+	" \x01(\x03R\n" +
+	"orphanKeys\x12!\n" +
+	"\forphan_bytes\x18\v \x01(\x03R\vorphanBytes\x125\n" +
+	"\bfindings\x18\f \x03(\v2\x19.pontoon.admin.v1.FindingR\bfindings\"\x8c\x01\n" +
 	"\x11AdoptStoreRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12#\n" +
 	"\rforget_epochs\x18\x02 \x03(\tR\fforgetEpochs\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x97\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12%\n" +
+	"\x0eaccept_missing\x18\x04 \x01(\bR\racceptMissing\"\x97\x01\n" +
 	"\x12AdoptStoreResponse\x12?\n" +
 	"\x06search\x18\x01 \x01(\v2%.pontoon.admin.v1.VerifyStoreResponseH\x00R\x06search\x128\n" +
 	"\badoption\x18\x02 \x01(\v2\x1a.pontoon.admin.v1.AdoptionH\x00R\badoptionB\x06\n" +
