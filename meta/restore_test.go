@@ -45,8 +45,8 @@ func importedTo(t testing.TB, s *State, o kv.Options) *kv.Store {
 	set(nameKey(nil, rangeLock, "l"), &metav1.Lock{Holder: "h", Token: 3})
 	set(nameKey(nil, rangeNode, "n1"), &metav1.Node{Id: "n1"})
 	set(addName(nameKey(nil, rangeOrigin, "n1"), "x"), &metav1.OriginRow{BootId: "b"})
-	set(inRepository(nil, rangeDeparted, "r0", digestOf("young")), &metav1.Departed{Since: clock - hour + 1})
-	set(inRepository(nil, rangeDeparted, "r0", digestOf("old")), &metav1.Departed{Since: clock - hour})
+	set(inRepository(nil, rangeDeparted, "r0", digestOf("young")), &metav1.Departed{Since: clock - worldSettings().GetGrace() + 1})
+	set(inRepository(nil, rangeDeparted, "r0", digestOf("old")), &metav1.Departed{Since: clock - worldSettings().GetGrace()})
 	return store
 }
 
@@ -127,7 +127,7 @@ func TestARestoredStateKeepsWhatWasPushedAndNothingOfTheOldClusters(t *testing.T
 // checkLiving: a blob is live in a repository exactly if it was (G8); what was within its grace has all of it again.
 func checkLiving(t *testing.T, seed uint64, old, v *View, seen map[string]int) {
 	t.Helper()
-	const grace = hour
+	grace := worldSettings().GetGrace()
 	for _, repository := range []string{"r0", "r1"} {
 		for _, content := range worldContents {
 			d := digestOf(string(content))
@@ -166,7 +166,7 @@ func checkLiving(t *testing.T, seed uint64, old, v *View, seen map[string]int) {
 		}
 		return true
 	})
-	for name, want := range map[string]int64{"young": v.ClusterTime(), "old": old.ClusterTime() - hour} {
+	for name, want := range map[string]int64{"young": v.ClusterTime(), "old": old.ClusterTime() - worldSettings().GetGrace()} {
 		var row metav1.Departed
 		if v.read(inRepository(nil, rangeDeparted, "r0", digestOf(name)), &row); row.GetSince() != want {
 			t.Fatalf("a %s departure is since %d, expected %d", name, row.GetSince(), want)
@@ -242,7 +242,7 @@ func checkMoment(t *testing.T, old, v *View, state *State) {
 		t.Fatalf("it is at index %d, term %d, clock %d", index, term, v.ClusterTime())
 	}
 	want := &metav1.System{
-		ClusterId: "new", Epoch: "e2", Life: "l2", Incarnation: 1, Version: 1, Term: 2, Settings: DefaultSettings(),
+		ClusterId: "new", Epoch: "e2", Life: "l2", Incarnation: 1, Version: maxVersion, Term: 2, Settings: worldSettings(),
 		Restored: &metav1.Restored{ClusterId: "c", Epoch: "e1", Index: old.Index(), WallTime: old.at.clock.GetWallTime(), RestoredWallTime: 12345},
 	}
 	if !proto.Equal(v.at.system, want) {

@@ -18,6 +18,8 @@ type remembered struct {
 	point uint64
 	// halted is a cluster that an operator has stopped for good: nothing of it is under way any more.
 	halted bool
+	// alone is one of which nobody restores a copy.
+	alone bool
 }
 
 // copied is a backup as it lies in its place.
@@ -111,7 +113,7 @@ func (w *world) mustBeRestorable(key string, index uint64) string {
 // restore makes a second cluster of a backup, retired ones included: copies of their objects may be anywhere. Later it
 // may take the bucket over.
 func (w *world) restore() {
-	if w.point != 0 || len(w.backups) == 0 {
+	if w.alone || w.point != 0 || len(w.backups) == 0 {
 		return
 	}
 	if w.second != nil {
@@ -139,9 +141,10 @@ func (w *world) restore() {
 	}
 	n := &world{
 		bucket: w.bucket, t: w.t, rng: w.rng, broken: w.broken, cluster: fmt.Sprintf("n%d", w.index), epoch: fmt.Sprintf("e%d", w.index),
-		index: b.index + 1<<32, remembered: remembered{point: b.index},
+		remembered: remembered{point: b.index},
 	}
-	n.state, n.clock = restored(w, n, b.file)
+	n.state = n.restoredFrom(b.file)
+	n.index, n.clock = n.state.now.Load().index, n.state.now.Load().clock.GetClusterTime()
 	n.begun()
 	maps.Copy(n.here, w.here)
 	maps.Copy(n.gone, w.gone)
@@ -150,69 +153,17 @@ func (w *world) restore() {
 	w.seen["restored"]++
 }
 
-// restored is a state made of an exported one: another cluster with an epoch of its own, the index and the clock moved
-// forward, uploads dropped and their keys condemned, and nothing of the old cluster's duties.
-func restored(w, n *world, file []byte) (*State, int64) {
+// restoredFrom is a state made of an exported one.
+func (w *world) restoredFrom(file []byte) *State {
 	store, err := kv.OpenMemory()
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.t.Cleanup(func() { closed(w.t, store.Close()) })
 	if err := Import(store, bytes.NewReader(file)); err != nil {
 		w.t.Fatal(err)
 	}
-	batch := store.Batch()
-	tx := &txn{index: n.index, buf: overlay{base: batch, writes: map[string]write{}}}
-	tx.src = &tx.buf
-	var clock metav1.Clock
-	tx.system = &metav1.System{}
-	tx.read(oneRow(nil, rangeClock), &clock)
-	tx.read(oneRow(nil, rangeSystem), tx.system)
-	clock.ClusterTime += 24 * hour
-	tx.clock = clock.GetClusterTime()
-	for _, r := range []byte{rangeNode, rangeOrigin, rangeOriginResult, rangeUpload, rangeLock, rangeCollection, rangeCycle, rangeBackup} {
-		tx.scan(oneRow(nil, r), nil, func(k, value []byte) bool {
-			if r == rangeUpload {
-				var u metav1.Upload
-				tx.decode(k, value, &u)
-				if u.GetOutcome() == 0 {
-					tx.endUpload("x", &u, metav1.UploadOutcome_UPLOAD_OUTCOME_CANCELLED, ended{})
-				}
-			}
-			tx.buf.del(bytes.Clone(k))
-			return true
-		})
-	}
-	tx.del(nameKey(nil, rangeUpload, "x"))
-	tx.system.ClusterId, tx.system.Epoch, tx.system.Uploads = n.cluster, n.epoch, 0
-	tx.system.Restored = &metav1.Restored{Index: n.point}
-	tx.putSystem(tx.system)
-	tx.put(oneRow(nil, rangeClock), &clock)
-	tx.put(oneRow(nil, rangeApplied), &metav1.Applied{Index: n.index, Term: 1})
-	if tx.err != nil {
-		w.t.Fatal(tx.err)
-	}
-	for _, x := range tx.buf.sorted() {
-		if x.del {
-			err = batch.Delete([]byte(x.key))
-		} else {
-			err = batch.Set([]byte(x.key), x.value)
-		}
-		if err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	if err := batch.Commit(); err != nil {
-		w.t.Fatal(err)
-	}
-	state, err := Open(store)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		closed(w.t, state.Close())
-		closed(w.t, store.Close())
-	})
-	return state, clock.GetClusterTime()
+	return restored(w.t, store, Restoration{ClusterID: w.cluster, Epoch: w.epoch, Life: "l", NodeID: "n", Configuration: []byte("c"), WallTime: w.now})
 }
 
 // halt stops the first cluster: what it had sent to the store lands now, or never.

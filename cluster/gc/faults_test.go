@@ -158,6 +158,9 @@ func sceneCalls(t *testing.T) (calls []string, row *metav1.Cycle) {
 		s.request()
 		row = s.finish(s.collector(p.config(s.config())))
 		calls = p.calls
+		for len(calls) > 2 && calls[len(calls)-2] == "view" { // looking for the next cycle
+			calls = calls[:len(calls)-1]
+		}
 		s.safe("undisturbed")
 		s.clean("undisturbed")
 	})
@@ -179,6 +182,7 @@ func TestACycleDoesAllOfItsWork(t *testing.T) {
 // TestACollectorThatIsKilledAnywhereLosesNothingAndLeaksNothing kills it at each of its calls, before and after the
 // effect; another node goes on.
 func TestACollectorThatIsKilledAnywhereLosesNothingAndLeaksNothing(t *testing.T) {
+	t.Parallel()
 	calls, undisturbed := sceneCalls(t)
 	for n := 1; n <= len(calls); n++ {
 		for _, effect := range []bool{false, true} {
@@ -230,6 +234,7 @@ func checkCounts(t *testing.T, when string, got, want *metav1.CycleCount) {
 // TestACallThatFailsAnywhereLosesNothingAndLeaksNothing lets each call fail once, before and after its effect; the same
 // collector goes on.
 func TestACallThatFailsAnywhereLosesNothingAndLeaksNothing(t *testing.T) {
+	t.Parallel()
 	calls, _ := sceneCalls(t)
 	for n := 1; n <= len(calls); n++ {
 		for _, effect := range []bool{false, true} {
@@ -267,6 +272,7 @@ func failure(what string) error {
 
 // TestACallThatHangsAnywhereIsGivenUp: no answer ever comes, and the effect comes late.
 func TestACallThatHangsAnywhereIsGivenUp(t *testing.T) {
+	t.Parallel()
 	calls, _ := sceneCalls(t)
 	for n := 1; n <= len(calls); n++ {
 		when := fmt.Sprintf("hanging at call %d, %s", n, calls[n-1])

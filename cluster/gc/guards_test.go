@@ -114,6 +114,7 @@ func TestABackupKeepsWhatItNeeds(t *testing.T) {
 // TestADeposedCollectorDoesNoHarm lets one pause before each of its calls while another one does all the rest, clients
 // push again what was just deleted, and time passes; then it goes on with what it decided before.
 func TestADeposedCollectorDoesNoHarm(t *testing.T) {
+	t.Parallel()
 	calls, undisturbed := sceneCalls(t)
 	for n := 1; n <= len(calls); n++ {
 		when := fmt.Sprintf("paused before call %d, %s", n, calls[n-1])

@@ -137,6 +137,7 @@ func TestVerifyIsCleanBesideWhateverIsGoingOn(t *testing.T) {
 }
 
 func TestVerifyFindsEachKindOfDifference(t *testing.T) {
+	t.Parallel()
 	one, four := digestOf([]byte("one")), digestOf([]byte("four"))
 	imageA := image(nil, []byte("one"), []byte("two"))
 	a := digestOf(imageA)
