@@ -68,7 +68,9 @@ func Changes(before, after *meta.View, each func(Change) error) error {
 		func(at string) ([]string, bool, error) { return before.Repositories(at, inspectPage) },
 		func(at string) ([]string, bool, error) { return after.Repositories(at, inspectPage) },
 		func(name string) string { return name },
-		func(name string, was, is *string) error { return repositoryChange(before, after, name, was != nil, is != nil, each) })
+		func(name string, was, is *string) error {
+			return repositoryChange(before, after, name, was != nil, is != nil, each)
+		})
 }
 
 func repositoryChange(before, after *meta.View, name string, was, is bool, each func(Change) error) (err error) {
