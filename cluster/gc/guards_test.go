@@ -149,6 +149,55 @@ func TestADeposedCollectorDoesNoHarm(t *testing.T) {
 	}
 }
 
+// TestTwoCollectorsCountWhatWentOnce lets one pause where it is about to delete; another one does the rest of the cycle but
+// does not come to end it. Both deleted the same keys, and both would count them.
+func TestTwoCollectorsCountWhatWentOnce(t *testing.T) {
+	t.Parallel()
+	calls, undisturbed := sceneCalls(t)
+	met := 0
+	for n := 1; n <= len(calls); n++ {
+		if calls[n-1] != "delete" && calls[n-1] != "abort" {
+			continue
+		}
+		met++
+		when := fmt.Sprintf("paused before call %d, %s", n, calls[n-1])
+		synctest.Test(t, func(t *testing.T) {
+			s := newScene(t)
+			p := &tap{at: n, meet: func(_ context.Context, call func() error) error {
+				ctx, kill := context.WithCancel(t.Context())
+				defer kill()
+				other := s.config()
+				other.Ledger = endless{other.Ledger, kill}
+				if err := s.collector(other).Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				return call()
+			}}
+			s.request()
+			c := s.finish(s.collector(p.config(s.config())))
+			s.safe(when)
+			checkCounts(t, when, c.GetCount(), undisturbed.GetCount())
+		})
+	}
+	if met < 10 {
+		t.Errorf("only %d deletes in a cycle", met)
+	}
+}
+
+// endless ends the collector instead of the cycle.
+type endless struct {
+	meta.Ledger
+	kill func()
+}
+
+func (e endless) Propose(ctx context.Context, c *metav1.Command) (*metav1.Result, error) {
+	if c.GetAdvanceCycle().GetOutcome() != metav1.CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED {
+		e.kill()
+		return nil, context.Canceled
+	}
+	return e.Ledger.Propose(ctx, c)
+}
+
 func (w *world) history() (rows []*metav1.Cycle) {
 	w.t.Helper()
 	w.view(func(v *meta.View) {
