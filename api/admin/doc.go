@@ -8,7 +8,9 @@
 //  2. every list is one page of a linearizable state, and a removal is one the
 //     ledger decided, with the operator's name in its event;
 //  3. a preview runs the same reads as the removal, and changes nothing;
-//  4. status answers without a quorum.
+//  4. status answers without a quorum;
+//  5. a call that streams passes the same door as all others, and who hangs up ends the call, never a cycle
+//     of garbage collection.
 //
 // It does not serve anything but the socket, decides no rule (meta does), frees
 // no storage, and keeps no state of its own. Between a preview and

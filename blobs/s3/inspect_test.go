@@ -155,8 +155,14 @@ func TestServersThatKnowNoSettingsAreFineAndSilentOnesAreSaid(t *testing.T) {
 		}
 	}
 	answer(http.StatusForbidden, "AccessDenied")
-	if got := found(t, s); got != "unread unread unread" {
-		t.Errorf("denied: got %s", got)
+	all, err := s.Inspect(t.Context(), time.Hour)
+	if err != nil || len(all) != 3 {
+		t.Fatalf("denied: got %+v, %v", all, err)
+	}
+	for i, action := range []string{"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration"} {
+		if all[i].Name != "unread" || all[i].Grave || !strings.Contains(all[i].Text, "access denied): allow "+action) {
+			t.Errorf("denied: got %+v", all[i])
+		}
 	}
 	answer(http.StatusBadRequest, "InvalidArgument")
 	if got := found(t, s); got != "unread unread unread" {

@@ -210,6 +210,15 @@ func receive[T any](stream *connect.ServerStreamForClient[T], take func(*T) erro
 
 // gcCycle asks for a cycle, and waits for its end if told to.
 func (a *app) gcCycle(ctx context.Context, c *client, wait bool) error {
+	s, err := call(ctx, func(ctx context.Context) (*adminv1.GetCollectionResponse, error) {
+		return c.collection.GetCollection(ctx, &adminv1.GetCollectionRequest{})
+	})
+	if err != nil {
+		return err
+	}
+	if !s.GetEnabled() {
+		_, _ = fmt.Fprintln(a.err, "gc.enabled is false on this node: if it is on the leader too, no cycle begins") // only a hint
+	}
 	stream, err := c.collection.RunCycle(ctx, &adminv1.RunCycleRequest{Wait: wait})
 	if err != nil {
 		return err

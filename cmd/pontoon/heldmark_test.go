@@ -298,6 +298,28 @@ func TestAMarkIsAdoptedOnlyByNamingItsOwner(t *testing.T) {
 	})
 }
 
+// Only of who restored from the very owner, to a point at or above all that it swept, is it certain that nothing is gone.
+func TestLayersAreLookedForUnlessNothingCanBeGone(t *testing.T) {
+	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Index: 10}
+	seen := func(cluster, epoch string, swept uint64) markSeen {
+		return markSeen{ownership: ownership{Cluster: cluster, Epoch: epoch, SweptThrough: swept}}
+	}
+	for name, test := range map[string]struct {
+		seen     markSeen
+		restored *metav1.Restored
+		want     bool
+	}{
+		"swept below the point": {seen("one", "e1", 9), restored, false}, "at the point": {seen("one", "e1", 10), restored, false},
+		"above the point": {seen("one", "e1", 11), restored, true}, "another owner": {seen("three", "e1", 9), restored, true},
+		"another epoch": {seen("one", "e3", 9), restored, true}, "never restored": {seen("one", "e1", 0), nil, true},
+		"no mark": {markSeen{missing: true}, restored, true},
+	} {
+		if got := mayBeSwept(test.seen, test.restored); got != test.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
 // The old owner sweeps on while layers are looked for: what was judged does not hold any more.
 func TestAnAdoptionIsRefusedWhenTheOwnerSweepsMeanwhile(t *testing.T) {
 	store := mem.New(0)
