@@ -50,8 +50,8 @@ type Metrics struct {
 	readErrors      prometheus.Counter
 	reloads         *prometheus.CounterVec
 
+	backups    backups
 	collection collectionMetrics
-	backups backups
 }
 
 // NewMetrics answers metrics with every series that a dashboard may ask for, at zero.
@@ -61,8 +61,8 @@ func NewMetrics() *Metrics {
 	m.registerHTTP()
 	m.registerStorage()
 	m.registerCluster()
-	m.registerCollection()
 	m.registerBackups()
+	m.registerCollection()
 	for _, h := range handlers() {
 		m.inflight.WithLabelValues(h)
 		m.requests.WithLabelValues(h, "get", "200")

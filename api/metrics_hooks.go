@@ -19,7 +19,7 @@ func pullResults() []string {
 	return []string{"ok", "denied", "unauthenticated", "not_found", "client_gone", "error"}
 }
 
-func drivers() []string { return []string{"s3", "fs", "mem", "cache"} }
+func drivers() []string { return []string{"s3", "fs", "mem", "cache", "backup"} }
 
 // actions are those of blobs.Call.
 func actions() []string {
@@ -68,9 +68,9 @@ func (m *Metrics) StorageRefused(driver, why string) {
 	m.storageRefused.WithLabelValues(oneOf(drivers(), driver), oneOf([]string{"open", "busy"}, why)).Inc()
 }
 
-// StorageRepeated counts a repetition: call or read.
+// StorageRepeated counts a repetition: call or read; of backups get or put.
 func (m *Metrics) StorageRepeated(driver, action string) {
-	m.storageRepeated.WithLabelValues(oneOf(drivers(), driver), oneOf([]string{"call", "read"}, action)).Inc()
+	m.storageRepeated.WithLabelValues(oneOf(drivers(), driver), oneOf([]string{"call", "read", "get", "put"}, action)).Inc()
 }
 
 // StorageOpened shows whether a store's breaker is open.

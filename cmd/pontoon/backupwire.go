@@ -25,7 +25,7 @@ type remembering struct {
 // newRemembering opens the place of backups. owns proves that the layers are this cluster's (G9): a copy of its disks that
 // runs elsewhere must not remove what this one needs.
 func newRemembering(ctx context.Context, c *Config, n *cluster.Node, owns func(context.Context) error, m *api.Metrics, log *slog.Logger) (*remembering, error) {
-	archive, where, shut, err := c.openBackupPlace(ctx, m)
+	archive, where, shut, err := c.openBackupPlace(ctx, storageMetrics{m, "backup"})
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ type client struct {
 	trust        adminv1connect.TrustServiceClient
 	members      adminv1connect.MemberServiceClient
 	collection   adminv1connect.CollectionServiceClient
+	snapshots    adminv1connect.SnapshotServiceClient
 }
 
 // dial finds the node. It says at once when nobody is there.
@@ -56,6 +57,7 @@ func (a *app) dial(ctx context.Context) (*client, error) {
 		trust:        adminv1connect.NewTrustServiceClient(hc, base, connect.WithProtoJSON()),
 		members:      adminv1connect.NewMemberServiceClient(hc, base, connect.WithProtoJSON()),
 		collection:   adminv1connect.NewCollectionServiceClient(hc, base, connect.WithProtoJSON()),
+		snapshots:    adminv1connect.NewSnapshotServiceClient(hc, base), // binary: it carries files
 	}, nil
 }
 

@@ -81,7 +81,7 @@ func (w *waiting) run(ctx context.Context, h host) error {
 	if err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: w, Members: w, Membership: w, Trust: w})
+	handler, err := admin.New(admin.Config{Ledger: w, Members: w, Membership: w, Trust: w, Collector: closedDuties{w}, Backups: closedDuties{w}})
 	if err != nil {
 		return err
 	}

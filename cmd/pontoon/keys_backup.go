@@ -30,7 +30,8 @@ func backupKeys(c *Config) []key {
 			doc: "archive the log every 2s; false: what was written since the last full snapshot is lost with the cluster"},
 		{path: "backup.keep", into: number{&b.Keep, 1, 1000}, def: "7",
 			doc: "full snapshots that stay however old they are; storage keeps what was deleted since the oldest one"},
-		{path: "backup.keepfor", into: span{&b.KeepFor, 0, 3650 * day}, def: "0s", doc: "how long every full snapshot stays, however many there are"},
+		{path: "backup.keepfor", into: span{&b.KeepFor, 0, 3650 * day}, def: "168h",
+			doc: "how long every full snapshot stays, however many there are; and what one in a file needs"},
 		{path: "backup.directory", into: text{&b.Directory, nil}, doc: "a directory that every node mounts, for backups; default: beside the layers"},
 
 		{path: "backup.s3.bucket", into: text{&s3.Bucket, nil}, doc: "another bucket for backups; " + same},

@@ -3,5 +3,6 @@ package main
 import "github.com/spf13/cobra"
 
 func newSnapshot(a *app) *cobra.Command {
-	return group("snapshot", "Save, check and restore the state of the cluster", newSnapshotInspect(a), newSnapshotVerify(a), newSnapshotRestore(a))
+	return group("snapshot", "Save, check and restore the state of the cluster",
+		newSnapshotSave(a), newSnapshotList(a), newSnapshotInspect(a), newSnapshotVerify(a), newSnapshotRestore(a), newSnapshotRelease(a), newSnapshotRetire(a))
 }

@@ -33,6 +33,7 @@ type registry struct {
 	node  *cluster.Node
 	// gc forgets: the collector, the owner mark, and what was seen of both.
 	gc     *forgetting
+	backup *remembering
 	oci    *oci.Handler
 	server *api.Server
 	health *api.Health
@@ -87,6 +88,10 @@ func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry
 		return nil, err
 	}
 	r.gc.duty(r.node)
+	owns := func(ctx context.Context) error { return r.gc.Raise(ctx, 0) }
+	if r.backup, err = newRemembering(ctx, c, r.node, owns, metrics, log); err != nil {
+		return nil, err
+	}
 	if err := r.openDoors(ctx, h, metrics); err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r, Collector: r.gc})
+	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r, Collector: r.gc, Backups: r.backup})
 	if err != nil {
 		return err
 	}
@@ -245,6 +250,9 @@ func (r *registry) close() error {
 	}
 	if r.node != nil {
 		errs = append(errs, r.node.Close())
+	}
+	if r.backup != nil {
+		errs = append(errs, r.backup.close())
 	}
 	if r.store != nil {
 		errs = append(errs, r.store.close())
