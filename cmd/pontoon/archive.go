@@ -9,12 +9,12 @@ import (
 	"github.com/pontoon-registry/pontoon/blobs/s3"
 )
 
-// openBackups opens the configured place of backups.
+// openBackups opens the configured place of backups, also one to which nothing is written now.
 func openBackups(ctx context.Context, c *Config) (blobs.Archive, func() error, error) {
-	if c.Storage.Driver == "s3" {
-		return openBucketArchive(ctx, c.Storage.S3)
+	if c.Backup.Directory == "" && c.Backup.S3.Bucket != "" {
+		return openBucketArchive(ctx, c.Backup.S3)
 	}
-	return openDirectoryArchive(ctx, c.Storage.Filesystem.RootDirectory)
+	return openDirectoryArchive(ctx, orText(c.Backup.Directory, c.Storage.Filesystem.RootDirectory))
 }
 
 func openBucketArchive(ctx context.Context, c S3Config) (blobs.Archive, func() error, error) {

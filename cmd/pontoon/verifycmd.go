@@ -41,8 +41,8 @@ func newSnapshotVerify(a *app) *cobra.Command {
 	return cmd
 }
 
-// checked is what was found.
-type checked struct {
+// verification is what was found.
+type verification struct {
 	State stateOf `json:"state"`
 	// Layers and Bytes are those that were compared; -1 when none were asked for.
 	Layers int64          `json:"layers"`
@@ -60,7 +60,7 @@ func (a *app) verify(ctx context.Context, what verifying) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	found := &checked{State: stateFrom(l.Loaded), Layers: -1, Bytes: -1, Wrong: []missingLayer{}}
+	found := &verification{State: stateFrom(l.Loaded), Layers: -1, Bytes: -1, Wrong: []missingLayer{}}
 	if what.blobs || what.deep {
 		if err := a.verifyLayers(ctx, c.Config, l, what.deep, found); err != nil {
 			return err
@@ -77,7 +77,7 @@ func (a *app) verify(ctx context.Context, what verifying) (err error) {
 	return err
 }
 
-func (a *app) verifyLayers(ctx context.Context, c *Config, l *looking, deep bool, found *checked) (err error) {
+func (a *app) verifyLayers(ctx context.Context, c *Config, l *looking, deep bool, found *verification) (err error) {
 	s, err := openStore(ctx, c, api.NewMetrics())
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (a *app) verifyLayers(ctx context.Context, c *Config, l *looking, deep bool
 	return backup.DeepLayers(ctx, l.State, s.blobs, s.name, each, func(n int64) { m.draw("reading layers", read.Add(n), 0, size) })
 }
 
-func (f *checked) describe(w io.Writer, l *backup.Loaded) {
+func (f *verification) describe(w io.Writer, l *backup.Loaded) {
 	_, _ = fmt.Fprintf(w, "whole: cluster %s at index %d, %s (snapshot of index %d, %d log entries behind it)\n",
 		f.State.Cluster, f.State.Index, stamp(l.WallTime), f.State.Snapshot, f.State.Replayed)
 	if f.Layers >= 0 {
