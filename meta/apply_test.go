@@ -32,7 +32,12 @@ func kindName(c *metav1.Command) string {
 
 func entryOf(t testing.TB, index uint64, cs ...*metav1.Command) LogEntry {
 	t.Helper()
-	data, err := proto.Marshal(&metav1.Entry{Format: 1, Commands: cs})
+	return entryAt(t, index, 0, cs...)
+}
+
+func entryAt(t testing.TB, index uint64, clock int64, cs ...*metav1.Command) LogEntry {
+	t.Helper()
+	data, err := proto.Marshal(&metav1.Entry{Format: 1, ClusterTime: clock, Commands: cs})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,9 +23,14 @@
 //	M9  The hash of the state is the same on all nodes at the same index.
 //	G1  An upload is known before its bytes exist.
 //	G2  A commit needs its upload open at the revision that the caller saw.
+//	G3  What a view found to be unneeded or untagged is decided again when it is to go.
 //	G4  is M4.
 //	G5  A storage key is never given to a second upload or digest.
-//	G8  What was confirmed to a pusher stays live for the grace from then.
+//	G6  A condemned key is due only once its delay is over and no backup reaches back to its
+//	    condemnation; the row of one that is not due is not forgotten. Who deletes keys asks
+//	    View.Condemned.
+//	G8  What was confirmed to a pusher stays live for the grace from then, or from the last
+//	    renewal, which is at most a quarter of it old.
 //	B6  Each step of an upload adds only what its own attempt wrote, under part
 //	    numbers and keys that nobody else can have used.
 //	B7  A lost blob is answered as absent, and healed by the next push.
@@ -37,8 +42,10 @@
 //	    state is a prefix, and the Raft log brings it back.
 //	N2  That it checks grammar. Names, manifests and digests of bodies are judged at the
 //	    door (ParseRepository, ParseManifest); Apply checks bounds and what safety needs.
-//	N3  That bytes are where a row says. It never sees the store of layers.
+//	N3  That bytes are where a row says. It never sees the store of layers: G7 and G9 are kept by
+//	    who does (cluster/gc), from what Objects, Condemned and System say.
 //	N4  Who may do what: that is judged at the door too.
 //	N5  A bound on one command's cost by the number of manifests that name one
-//	    absent blob, or of tags that name one deleted manifest: both are changed in one step.
+//	    absent blob, of tags that name one deleted manifest, or of repositories that one
+//	    unneeded blob was pushed to: all are changed in one step.
 package meta
