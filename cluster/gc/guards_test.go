@@ -184,6 +184,37 @@ func TestTwoCollectorsCountWhatWentOnce(t *testing.T) {
 	}
 }
 
+// TestWhatIsPushedAgainBeforeTheCommandStays pushes what was found unneeded between the view and the command (G3).
+func TestWhatIsPushedAgainBeforeTheCommandStays(t *testing.T) {
+	calls, _ := sceneCalls(t)
+	for n := 1; n <= len(calls); n++ {
+		if !strings.HasPrefix(calls[n-1], "propose") && calls[n-1] != "delete" {
+			continue
+		}
+		when := fmt.Sprintf("pushed before call %d, %s", n, calls[n-1])
+		synctest.Test(t, func(t *testing.T) {
+			s := newScene(t)
+			p := &tap{at: n, meet: func(_ context.Context, call func() error) error {
+				for i := range 3 {
+					layers := [][]byte{[]byte(fmt.Sprintf("old-%d", i)), []byte(fmt.Sprintf("dead-%d", i)), []byte(fmt.Sprintf("loose-%d", i))}
+					s.pushImage("again/x", fmt.Sprint("t", i), layers...)
+					s.putManifest("loose/x", image(nil, layers[2]), fmt.Sprint("t", i)) // it may be there still
+				}
+				return call()
+			}}
+			s.request()
+			s.finish(s.collector(p.config(s.config())))
+			s.safe(when)
+			if _, all := s.verify(s.config(), VerifyOptions{}); len(all) > 0 {
+				t.Errorf("%s: %+v", when, all)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
 // endless ends the collector instead of the cycle.
 type endless struct {
 	meta.Ledger

@@ -190,7 +190,7 @@ func TestVerifyFindsEachKindOfDifference(t *testing.T) {
 		"a body is altered": {func(s *scene) {
 			row := &metav1.ManifestBody{}
 			s.readRow(digestKey(rowBody, a), row)
-			row.Body[10] ^= 1
+			row.Body = append(row.Body, ' ') // it says the same
 			s.setRow(digestKey(rowBody, a), row)
 		}, []Kind{Body}},
 		"a body is gone":    {func(s *scene) { s.deleteRow(digestKey(rowBody, a)) }, []Kind{Body}},
