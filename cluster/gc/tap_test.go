@@ -101,9 +101,14 @@ func (s tappedStore) ListMultiparts(ctx context.Context, prefix string) iter.Seq
 	return tappedSeq(ctx, s.p, "listmultiparts", s.Store.ListMultiparts(ctx, prefix))
 }
 
-// tappedSeq is a call before each item: a listing can fail anywhere.
+// tappedSeq is a call before the listing and before each item: it can fail anywhere.
 func tappedSeq[T any](ctx context.Context, p *tap, what string, seq iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		if err := p.through(ctx, what, func() error { return nil }); err != nil {
+			var none T
+			yield(none, err)
+			return
+		}
 		for item, err := range seq {
 			if err == nil {
 				err = p.through(ctx, what, func() error { return nil })
