@@ -83,7 +83,7 @@ func (k *Keeper) needFrom() uint64 {
 // keep does one thing after another; a kind of step that fails rests for a while, the others go on.
 func (k *Keeper) keep(ctx context.Context) {
 	full, retain := &pause{}, &pause{}
-	swept := time.Time{}
+	swept, sweptFor := time.Time{}, ""
 	for rest(ctx, lookEvery) {
 		s, err := k.look(ctx)
 		if err != nil || s.version < neededVersion {
@@ -95,9 +95,9 @@ func (k *Keeper) keep(ctx context.Context) {
 		}
 		if retain.over() {
 			done, err := k.retainStep(ctx, s)
-			if err == nil && !done && k.cfg.Archive != nil && time.Since(swept) > sweepEvery {
+			if err == nil && !done && k.cfg.Archive != nil && (time.Since(swept) > sweepEvery || sweptFor != s.latestID()) {
 				if err = k.sweep(ctx); err == nil {
-					swept = time.Now()
+					swept, sweptFor = time.Now(), s.latestID()
 				}
 			}
 			if err == nil && done {
@@ -193,6 +193,13 @@ func (s *seen) latest() (last *meta.BackupItem) {
 		}
 	}
 	return last
+}
+
+func (s *seen) latestID() string {
+	if last := s.latest(); last != nil {
+		return last.ID
+	}
+	return ""
 }
 
 // propose commits a command of the duty.
