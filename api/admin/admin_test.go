@@ -39,6 +39,8 @@ type rig struct {
 	collection   adminv1connect.CollectionServiceClient
 	crew         crew
 	gc           keeper
+	saver        saver
+	snapshots    adminv1connect.SnapshotServiceClient
 }
 
 // known answers a fixed status.
@@ -59,7 +61,7 @@ func newRig(t *testing.T) *rig {
 	if r.ledger, err = meta.NewSolo(store, r.clock.Load); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc, Backups: &r.saver})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +93,7 @@ func newRig(t *testing.T) *rig {
 	r.status = adminv1connect.NewStatusServiceClient(r.http, "http://s")
 	r.members = adminv1connect.NewMemberServiceClient(r.http, "http://s")
 	r.collection = adminv1connect.NewCollectionServiceClient(r.http, "http://s")
+	r.snapshots = adminv1connect.NewSnapshotServiceClient(r.http, "http://s")
 	return r
 }
 
@@ -392,7 +395,7 @@ func TestPlainJSONOverHTTPIsEnough(t *testing.T) {
 
 func TestARequestThatCameNotThroughTheSocketIsRefused(t *testing.T) {
 	r := newRig(t)
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc, Backups: &r.saver})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -322,7 +322,7 @@ func TestAdoptingForgetsOtherEpochsByTheNextCycle(t *testing.T) {
 // Streams pass the door as all calls do: without an identity nothing answers.
 func TestStreamsNeedTheSocketToo(t *testing.T) {
 	r := newRig(t)
-	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc})
+	handler, err := New(Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc, Backups: &r.saver})
 	if err != nil {
 		t.Fatal(err)
 	}

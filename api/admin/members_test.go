@@ -47,13 +47,14 @@ func (c *crew) Trust(context.Context) (*adminv1.GetTrustResponse, error) {
 
 func TestNothingThatTheServicesStandOnIsMissing(t *testing.T) {
 	r := newRig(t)
-	whole := Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc}
+	whole := Config{Ledger: r.ledger, Members: known{}, Membership: &r.crew, Trust: &r.crew, Collector: &r.gc, Backups: &r.saver}
 	for name, lack := range map[string]func(*Config){
 		"Ledger":     func(c *Config) { c.Ledger = nil },
 		"Members":    func(c *Config) { c.Members = nil },
 		"Membership": func(c *Config) { c.Membership = nil },
 		"Trust":      func(c *Config) { c.Trust = nil },
 		"Collector":  func(c *Config) { c.Collector = nil },
+		"Backups":    func(c *Config) { c.Backups = nil },
 	} {
 		c := whole
 		lack(&c)
