@@ -55,6 +55,8 @@ func (l *loaded) relevant(path string) bool {
 		return false
 	case section == "storage" && (strings.HasPrefix(rest, "s3.") || strings.HasPrefix(rest, "filesystem.")):
 		return strings.HasPrefix(rest, l.Storage.Driver+".")
+	case strings.HasPrefix(path, "backup.s3."):
+		return l.keys.named("backup.s3")
 	case path == "auth":
 		return l.Auth.Kind == "none"
 	case section == "auth":
