@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pontoon-registry/pontoon/blobs"
@@ -17,13 +18,14 @@ func openBackups(ctx context.Context, c *Config) (blobs.Archive, func() error, e
 	return openDirectoryArchive(ctx, orText(c.Backup.Directory, c.Storage.Filesystem.RootDirectory))
 }
 
+// openBucketArchive opens a bucket, which must be there.
 func openBucketArchive(ctx context.Context, c S3Config) (blobs.Archive, func() error, error) {
 	s, err := s3.Open(ctx, c.config())
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := s.Check(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, s.Close())
 	}
 	return blobs.RetryArchive(s.Archive(), unwatched{}), s.Close, nil
 }

@@ -15,12 +15,17 @@ import (
 
 func newSnapshotList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List the snapshots that the cluster knows",
+		Use: "list [SRC]", Short: "List the snapshots that the cluster knows, or those that lie in a place",
 		Long: "List the snapshots that the cluster knows, the oldest first. While one is listed as open or complete, the store keeps\n" +
-			"what it needs. What lies in a bucket or a file can be read without a cluster: pontoon snapshot inspect.",
-		Example: "  pontoon snapshot list -o json",
-		Args:    exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+			"what it needs.\n\n" +
+			"With SRC no node is asked: those are listed that lie there. SRC is `latest` for the configured place of backups,\n" +
+			"s3://BUCKET[/PREFIX] or a directory.",
+		Example: "  pontoon snapshot list -o json\n  pontoon snapshot list latest           # after a disaster\n  pontoon snapshot list s3://other-bucket",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.listPlace(cmd.Context(), args[0])
+			}
 			c, err := a.dial(cmd.Context())
 			if err != nil {
 				return err

@@ -66,14 +66,14 @@ func openSource(ctx context.Context, c *Config, src string) (*snapshotSource, er
 	return s, nil
 }
 
-// openBucketSource opens s3://BUCKET/PREFIX with the keys of storage.s3 otherwise.
+// openBucketSource opens s3://BUCKET/PREFIX with the keys of backup.s3 otherwise, which are those of storage.s3 unless they say more.
 func openBucketSource(ctx context.Context, c *Config, src string) (blobs.Archive, func() error, backup.Selector, error) {
 	u, err := url.Parse(src)
 	if err != nil || u.Host == "" {
 		return nil, nil, backup.Selector{}, &usageError{fmt.Sprintf("got %q, expected s3://BUCKET or s3://BUCKET/PREFIX", src)}
 	}
 	root, sel, _ := splitArchive(strings.Trim(u.Path, "/"))
-	config := c.Storage.S3
+	config := c.Backup.S3
 	config.Bucket, config.RootDirectory = u.Host, root
 	archive, shut, err := openBucketArchive(ctx, config)
 	return archive, shut, sel, err
