@@ -14,7 +14,9 @@ import (
 //	judge ─► look for every layer, unless nothing can be gone ─► take, at the version that was judged
 //
 // Taking at that version means that the owner before has not raised the index since: what it deletes from then on, however
-// late, was condemned up to an index that was known when the layers were looked for (R-C8).
+// late, was condemned up to the index that was judged (R-C8). Where that is at or below the point of our restore, none of
+// it is ours. Where it is not, a delete that was on its way during the search may still take a layer that was found: its
+// next pull finds it lost (B7), and so does `pontoon gc verify`.
 type adoption struct {
 	seen markSeen
 	// from is who has the mark, empty when nobody has.
