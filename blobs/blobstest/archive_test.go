@@ -12,12 +12,12 @@ import (
 
 const archivedName = "pontoon-backup/x"
 
-// lost is an answer that was not heard.
-var lost = fmt.Errorf("cut off: %w", blobs.ErrUnavailable)
+// errLost is an answer that was not heard.
+var errLost = fmt.Errorf("cut off: %w", blobs.ErrUnavailable)
 
 func TestRepeatedPutTakesItsOwnBytesForWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		faulty := NewFaultyArchive(mem.New(0).Archive(), Fault{Action: "put", N: 1, After: lost})
+		faulty := NewFaultyArchive(mem.New(0).Archive(), Fault{Action: "put", N: 1, After: errLost})
 		watch := new(Watch)
 		archive := blobs.RetryArchive(faulty, watch)
 		if err := archive.Put(t.Context(), archivedName, []byte("ours")); err != nil {
@@ -39,7 +39,7 @@ func TestRepeatedPutKeepsAnothersBytes(t *testing.T) {
 		if err := store.Put(t.Context(), archivedName, []byte("theirs")); err != nil {
 			t.Fatal(err)
 		}
-		archive := blobs.RetryArchive(NewFaultyArchive(store, Fault{Action: "put", N: 1, Before: lost}), new(Watch))
+		archive := blobs.RetryArchive(NewFaultyArchive(store, Fault{Action: "put", N: 1, Before: errLost}), new(Watch))
 		if err := archive.Put(t.Context(), archivedName, []byte("ours")); !errors.Is(err, blobs.ErrExists) {
 			t.Errorf("Put: %v, want ErrExists", err)
 		}
@@ -48,7 +48,7 @@ func TestRepeatedPutKeepsAnothersBytes(t *testing.T) {
 
 func TestArchiveCallsAreRepeatedSoOftenAndNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		faulty := NewFaultyArchive(mem.New(0).Archive(), Fault{Action: "any", Before: lost})
+		faulty := NewFaultyArchive(mem.New(0).Archive(), Fault{Action: "any", Before: errLost})
 		archive := blobs.RetryArchive(faulty, new(Watch))
 		if err := archive.Put(t.Context(), archivedName, nil); !errors.Is(err, blobs.ErrUnavailable) {
 			t.Errorf("Put to a dead store: %v", err)

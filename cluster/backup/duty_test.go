@@ -267,6 +267,31 @@ func TestNothingIsDeletedFromAStoreThatIsNotOurs(t *testing.T) {
 	})
 }
 
+// TestAPlaceThatIsEmptyGetsABackupAtOnce: the place was changed in the configuration, or somebody emptied it.
+func TestAPlaceThatIsEmptyGetsABackupAtOnce(t *testing.T) {
+	inWorld(t, Config{Schedule: "@every 1000h", Keep: 1}, func(w *world) {
+		stop := w.lead()
+		time.Sleep(time.Minute)
+		w.write(1)
+		time.Sleep(time.Minute)
+		stop()
+		w.emptied = true
+		for o, err := range w.store.List(t.Context(), "", "") {
+			w.check(err)
+			w.check(w.store.Delete(t.Context(), o.Key))
+		}
+		stop = w.lead()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		stop()
+		w.emptied = false
+		if !strings.Contains(w.lines.String(), "is not in the place of backups") {
+			t.Error("nobody is told")
+		}
+		w.settled()
+	})
+}
+
 // TestARequestIsARow: whoever asks on any node, the leader finishes it, also one that leads later; on hold it stays.
 func TestARequestIsARow(t *testing.T) {
 	inWorld(t, Config{Schedule: "@every 1h", Keep: 1}, func(w *world) {
@@ -473,5 +498,19 @@ func TestConfigNamesFieldAndBound(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
+	}
+}
+
+// TestWhatIsThereWithTheSameBytesIsWritten is K2: another leader's, or an earlier try's; never what differs.
+func TestWhatIsThereWithTheSameBytesIsWritten(t *testing.T) {
+	r := newRecorder(t)
+	_, to, _ := folderOf(r)
+	for range 2 {
+		if _, err := write(t.Context(), r.view(), "v1", &idempotentSink{*to}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := write(t.Context(), r.view(), "v2", &idempotentSink{*to}, nil); !errors.Is(err, blobs.ErrExists) {
+		t.Errorf("with other bytes: %v", err)
 	}
 }

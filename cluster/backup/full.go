@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs"
@@ -51,6 +52,7 @@ func (s *seen) abandoned(b meta.BackupItem) bool {
 
 // due says why a snapshot must be taken now; empty: it need not be.
 func (k *Keeper) due(s *seen, now time.Time) string {
+	s = s.without(k.missing)
 	var opened *metav1.Stamp // of the latest that is or will be complete
 	for _, b := range s.rows {
 		if b.GetPlace() == PlaceArchive && b.GetState() == metav1.BackupState_BACKUP_STATE_COMPLETE && b.GetOpened().GetIndex() >= opened.GetIndex() {
@@ -75,6 +77,13 @@ func (k *Keeper) due(s *seen, now time.Time) string {
 		return "the last one is older than the schedule's period"
 	}
 	return ""
+}
+
+// without answers what the ledger says of all other backups.
+func (s *seen) without(ids map[string]bool) *seen {
+	out := *s
+	out.rows = slices.DeleteFunc(slices.Clone(s.rows), func(b meta.BackupItem) bool { return ids[b.ID] })
+	return &out
 }
 
 // finish takes a snapshot for an open row: view, upload, read back, complete.

@@ -24,8 +24,10 @@ const (
 	abandonAfter = 24 * time.Hour
 	// neededVersion is the command version that has backups (M7).
 	neededVersion = 3
-	// PlaceArchive and PlaceFile are where a backup may be.
-	PlaceArchive, PlaceFile = "backup", "file"
+	// PlaceArchive is the place of a backup that is in the archive.
+	PlaceArchive = "backup"
+	// PlaceFile is that of one that somebody wrote to a file.
+	PlaceFile = "file"
 )
 
 // Keeper keeps the backups of a cluster. Run is the leader's duty; the rest works on any node. All that Run does
@@ -36,6 +38,9 @@ const (
 type Keeper struct {
 	cfg      Config
 	schedule cron.Schedule
+
+	// missing are complete backups that the last sweep did not find in the archive. Only keep touches it.
+	missing map[string]bool
 
 	// mu guards what the shipper tells the rest of Run.
 	mu sync.Mutex
@@ -60,6 +65,7 @@ func New(cfg Config) (*Keeper, error) {
 func (k *Keeper) Run(ctx context.Context) error {
 	defer k.cfg.Metrics.BackupIdle()
 	k.setLogFrom(0)
+	k.missing = nil
 	var g errgroup.Group
 	g.Go(func() error { k.keep(ctx); return nil })
 	if k.cfg.Archive != nil && k.cfg.Log != nil {

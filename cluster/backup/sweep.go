@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -19,16 +20,17 @@ func (k *Keeper) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := k.cfg.Owns(ctx); err != nil {
-		return fmt.Errorf("nothing is deleted: %w", err)
-	}
 	stored, err := List(ctx, k.cfg.Archive, before.clusterID)
 	if err != nil {
 		return err
 	}
+	k.miss(before, stored)
 	s, err := k.look(ctx)
 	if err != nil {
 		return err
+	}
+	if err := k.cfg.Owns(ctx); err != nil {
+		return fmt.Errorf("nothing is deleted: %w", err)
 	}
 	kept := map[uint64][]Stored{} // by incarnation
 	lives := map[uint64]bool{s.incarnation: true}
@@ -53,6 +55,21 @@ func (k *Keeper) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// miss notes the complete backups that are not in the archive: it was changed in the configuration, or somebody emptied it.
+// Another one is due then. before was read before the archive was listed.
+func (k *Keeper) miss(before *seen, stored []Stored) {
+	k.missing = map[string]bool{}
+	for _, b := range before.rows {
+		if b.GetPlace() != PlaceArchive || b.GetState() != metav1.BackupState_BACKUP_STATE_COMPLETE {
+			continue
+		}
+		if !slices.ContainsFunc(stored, func(there Stored) bool { return there.Folder == b.GetName() && there.Complete }) {
+			k.missing[b.ID] = true
+			k.cfg.Logger.Error("a complete backup is not in the place of backups; was the place changed, or emptied?", "backup", b.ID, "name", b.GetName())
+		}
+	}
 }
 
 // stray says that no row needs what is in a folder. Of an earlier incarnation, what has no row at all stays: its row may be

@@ -47,6 +47,8 @@ type world struct {
 	hit func()
 	// changed is what the store keeps instead of what it is given.
 	changed func(name string, body []byte) []byte
+	// emptied: somebody took away what the ledger calls complete.
+	emptied bool
 	owns    error
 	cfg     Config
 }
@@ -259,6 +261,9 @@ func (w *world) rows() []meta.BackupItem {
 
 // judge is G6 at each moment: what the ledger calls complete is whole in the archive.
 func (w *world) judge() {
+	if w.emptied {
+		return
+	}
 	for _, b := range w.rows() {
 		if b.GetPlace() != PlaceArchive || b.GetState() != metav1.BackupState_BACKUP_STATE_COMPLETE {
 			continue
