@@ -12,8 +12,11 @@
 //   - K5: between two steps of any run, what the ledger calls restorable is in the archive (G6), and whatever is in the archive
 //     that no ledger row names is removed by a later run.
 //
-// It does not decide what a restore does (cmd and cluster do), does not encrypt
-// (the store does), and backs up no layer: those are in the bucket already.
+//   - K6: Load makes the state at an index or a time, or none: the snapshot below it and the log behind that, compared with the
+//     heads of the hash chain that were recorded (M9). A moment that is not archived is refused, never rounded.
+//
+// It does not decide what a restore does with that state (cmd and cluster do), does not encrypt
+// (the store does), and backs up no layer: those are in the bucket already. Layers and DeepLayers say which are not.
 //
 // # Names
 //
