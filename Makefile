@@ -145,8 +145,9 @@ conformance: tools build ## the official suite, TIMES (20) times on S3 and on a 
 		-conformance=$(abspath $(CONFORMANCE)) -times=$(TIMES) $(if $(RESTARTING),-restarting)
 
 .PHONY: e2e
-e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders, CYCLES (25) of churn
-	go test -count=1 -v -timeout 2h ./chaos -run '^(TestClients|TestPush|TestLeader|TestRolling|TestWritesPause|TestClusterChurns)' \
+e2e: e2e-tools build ## the long end-to-end tests, as root: every client, 1 GiB layers, KILLS (20) killed leaders, CYCLES (25) of churn, GC under load
+	go test -count=1 -v -timeout 3h ./chaos \
+		-run '^(TestClients|TestPush|TestLeader|TestRolling|TestWritesPause|TestClusterChurns|TestGarbage|TestALostCluster|TestADrill)' \
 		-binary=$(BIN)/pontoon -long -kills=$(KILLS) -cycles=$(CYCLES)
 
 .PHONY: bench
@@ -154,8 +155,13 @@ bench: tools build ## the figures, side by side with plain servers on this machi
 	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -binary=$(BIN)/pontoon -figures
 
 .PHONY: bench-million
-bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node
-	go test -count=1 -v -timeout 2h ./chaos -run '^TestFiguresOfManyManifests$$' -binary=$(BIN)/pontoon -million=$(MILLION)
+bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node, GC, snapshot, restore
+	go test -count=1 -v -timeout 3h ./chaos -run '^TestFiguresOf(ManyManifests|ForgettingAndRemembering)$$' \
+		-binary=$(BIN)/pontoon -million=$(MILLION)
+
+.PHONY: drill
+drill: tools build ## lose all nodes under load and restore them; restore beside a cluster that runs; GC under load, 10 minutes each
+	go test -count=1 -v -timeout 2h ./chaos -run '^(TestGarbage|TestALostCluster|TestADrill)' -binary=$(BIN)/pontoon -long
 
 .PHONY: churn
 churn: tools build ## CYCLES (25) joins, leaves, kills, wiped disks, moves and transfers under load (SEED=n repeats a run)

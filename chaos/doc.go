@@ -14,6 +14,6 @@
 // servers and their clients alike.
 //
 // Some tests are too long for every change, or run shorter there. They are asked for by flags of the test binary, which the
-// Makefile sets: -long (make e2e), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
+// Makefile sets: -long (make e2e, make drill), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
 // -figures (make bench), -million (make bench-million).
 package chaos

@@ -134,6 +134,7 @@ func TestANodeWithADamagedStateHealsItself(t *testing.T) {
 	t.Parallel()
 	for _, leads := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leads=%v", leads), func(t *testing.T) {
+			t.Parallel()
 			metrics := &oddMetrics{}
 			nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.compareEvery = 200 * time.Millisecond }, func(*Node) {})
 			leader, followers := leaderOf(t, nodes)
