@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -278,6 +279,11 @@ func TestARestoreBelowWhatWasSweptNamesWhatIsGone(t *testing.T) {
 		t.Fatalf("it says %s", out)
 	}
 	at := s.serve("two")
+	// Before anybody pulls: a client that asks whether the layer is there must send it (B7).
+	head := at.url(t) + "/v2/team/tool/blobs/" + told.Missing[0].Digest
+	if _, err := s.client.do(t.Context(), http.MethodHead, head, nil, "", http.StatusNotFound); err != nil {
+		t.Errorf("HEAD of the lost layer: %v", err)
+	}
 	if err := s.client.pull(t.Context(), at.url(t), "team/tool", "latest", gone); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("the lost layer is served: %v", err)
 	}
