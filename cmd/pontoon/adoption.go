@@ -65,10 +65,11 @@ func unadoptable(err error) error {
 }
 
 // mayBeSwept says whether layers that this cluster knows may have been deleted by who has the mark, or had it. Only one
-// case is safe: restored from that very cluster, to a point at or above all that it has swept (G9).
+// case is safe: restored from that very cluster, in that very life of it, to a point at or above all that it has swept (G9).
 func mayBeSwept(s markSeen, restored *metav1.Restored) bool {
 	o := s.ownership
-	return s.missing || o.Cluster != restored.GetClusterId() || o.Epoch != restored.GetEpoch() || o.SweptThrough > restored.GetIndex()
+	return s.missing || o.Cluster != restored.GetClusterId() || o.Epoch != restored.GetEpoch() ||
+		below(o, restored.GetIncarnation(), restored.GetIndex()).unproven != ""
 }
 
 // adopt carries out what was judged. floor is what this cluster itself may have swept, for a mark that is made anew.

@@ -300,9 +300,14 @@ func TestAMarkIsAdoptedOnlyByNamingItsOwner(t *testing.T) {
 
 // Only of who restored from the very owner, to a point at or above all that it swept, is it certain that nothing is gone.
 func TestLayersAreLookedForUnlessNothingCanBeGone(t *testing.T) {
-	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Index: 10}
+	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Incarnation: 2, Index: 10}
 	seen := func(cluster, epoch string, swept uint64) markSeen {
-		return markSeen{ownership: ownership{Cluster: cluster, Epoch: epoch, SweptThrough: swept}}
+		return markSeen{ownership: ownership{Cluster: cluster, Epoch: epoch, Incarnation: 2, SweptThrough: swept}}
+	}
+	ofLife := func(incarnation, swept uint64) markSeen {
+		s := seen("one", "e1", swept)
+		s.ownership.Incarnation = incarnation
+		return s
 	}
 	for name, test := range map[string]struct {
 		seen     markSeen
@@ -313,6 +318,10 @@ func TestLayersAreLookedForUnlessNothingCanBeGone(t *testing.T) {
 		"above the point": {seen("one", "e1", 11), restored, true}, "another owner": {seen("three", "e1", 9), restored, true},
 		"another epoch": {seen("one", "e3", 9), restored, true}, "never restored": {seen("one", "e1", 0), nil, true},
 		"no mark": {markSeen{missing: true}, restored, true},
+		"recovered since, and swept by its new log":      {ofLife(3, 9), restored, true},
+		"recovered since, and nothing was swept":         {ofLife(3, 0), restored, false},
+		"swept before the recovery that was restored":    {ofLife(1, 9), restored, true},
+		"a mark of the first release, which never swept": {ofLife(0, 0), restored, false},
 	} {
 		if got := mayBeSwept(test.seen, test.restored); got != test.want {
 			t.Errorf("%s: got %v", name, got)
@@ -324,7 +333,7 @@ func TestLayersAreLookedForUnlessNothingCanBeGone(t *testing.T) {
 func TestAnAdoptionIsRefusedWhenTheOwnerSweepsMeanwhile(t *testing.T) {
 	store := mem.New(0)
 	claim(t, store)
-	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Index: 10}
+	restored := &metav1.Restored{ClusterId: "one", Epoch: "e1", Incarnation: 1, Index: 10}
 	newer := held(store, ownership{Cluster: "two", Epoch: "e2", Incarnation: 2})
 	a, err := newer.judgeAdoption(t.Context(), "one", restored)
 	if err != nil {

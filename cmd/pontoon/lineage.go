@@ -21,21 +21,26 @@ func lineageOf(o ownership, marked bool, s *metav1.System, index uint64) lineage
 	switch r := s.GetRestored(); {
 	case !marked:
 		return lineage{fmt.Sprintf("it has no owner mark %s: it may be another store than the one that the layers are in", markName)}
-	case o.Cluster == s.GetClusterId() && o.Epoch == s.GetEpoch() && o.Incarnation > s.GetIncarnation() && o.SweptThrough > 0:
-		// The log was cut by a recovery: an index names other entries before it and after it.
-		return lineage{fmt.Sprintf("cluster %s was recovered since and has swept it through index %d of its new life", o.Cluster, o.SweptThrough)}
 	case o.Cluster == s.GetClusterId() && o.Epoch == s.GetEpoch():
-		return below(o, index)
+		return below(o, s.GetIncarnation(), index)
 	case o.Cluster == r.GetClusterId() && o.Epoch == r.GetEpoch():
 		// A restored cluster that never took the mark: the old one went on sweeping, by the log that both have up to there.
-		return below(o, r.GetIndex())
+		return below(o, r.GetIncarnation(), r.GetIndex())
 	}
 	return lineage{fmt.Sprintf("it belongs to cluster %s, of which the snapshot knows nothing", o.Cluster)}
 }
 
-func below(o ownership, index uint64) lineage {
-	if o.SweptThrough <= index {
+// below compares the mark with a state of its cluster. A recovery cuts the log: an index names other entries in the life
+// before it and the one after it, so an index of one life proves nothing about a state of another.
+func below(o ownership, incarnation, index uint64) lineage {
+	switch {
+	case o.SweptThrough == 0:
 		return lineage{}
+	case o.Incarnation != incarnation:
+		return lineage{fmt.Sprintf("cluster %s was recovered: its incarnation %d has swept it through index %d of its own log, and this state is of incarnation %d",
+			o.Cluster, o.Incarnation, o.SweptThrough, incarnation)}
+	case o.SweptThrough > index:
+		return lineage{fmt.Sprintf("cluster %s has swept it through index %d, above index %d", o.Cluster, o.SweptThrough, index)}
 	}
-	return lineage{fmt.Sprintf("cluster %s has swept it through index %d, above index %d", o.Cluster, o.SweptThrough, index)}
+	return lineage{}
 }

@@ -319,7 +319,7 @@ func TestALineageIsProvenByTheMarkAlone(t *testing.T) {
 		return ownership{Cluster: cluster, Epoch: "e-" + cluster, Incarnation: incarnation, SweptThrough: swept}
 	}
 	c := &metav1.System{ClusterId: "c", Epoch: "e-c", Incarnation: 2}
-	n := &metav1.System{ClusterId: "n", Epoch: "e-n", Incarnation: 3, Restored: &metav1.Restored{ClusterId: "c", Epoch: "e-c", Index: 100}}
+	n := &metav1.System{ClusterId: "n", Epoch: "e-n", Incarnation: 3, Restored: &metav1.Restored{ClusterId: "c", Epoch: "e-c", Incarnation: 2, Index: 100}}
 	for name, x := range map[string]struct {
 		mark   ownership
 		marked bool
@@ -330,12 +330,14 @@ func TestALineageIsProvenByTheMarkAlone(t *testing.T) {
 		"its own, above what was swept":                   {o("c", 2, 50), true, c, 51, true},
 		"its own, at what was swept":                      {o("c", 2, 50), true, c, 50, true},
 		"its own, below":                                  {o("c", 2, 50), true, c, 49, false},
-		"its own, of an earlier life":                     {o("c", 1, 50), true, c, 50, true},
+		"its own, of an earlier life":                     {o("c", 1, 0), true, c, 50, true},
+		"its own, swept in an earlier life":               {o("c", 1, 50), true, c, 50, false},
 		"its own, recovered since, nothing swept":         {o("c", 3, 0), true, c, 50, true},
 		"its own, recovered and swept since":              {o("c", 3, 10), true, c, 50, false},
 		"the same id, another epoch":                      {ownership{Cluster: "c", Epoch: "e-x"}, true, c, 50, false},
 		"restored from the owner, which swept no further": {o("c", 2, 100), true, n, 1 << 33, true},
 		"restored from the owner, which swept on":         {o("c", 2, 101), true, n, 1 << 33, false},
+		"restored from the owner, which was recovered":    {o("c", 3, 40), true, n, 1 << 33, false},
 		"taken by another cluster":                        {o("x", 1, 0), true, c, 50, false},
 		"taken by the one that was restored from it":      {o("n", 3, 1<<33), true, c, 50, false},
 		"no mark": {ownership{}, false, c, 50, false},
