@@ -37,19 +37,19 @@ func (w *verification) stored() error {
 	return w.between(after, "", nil)
 }
 
-// lastSwept is when the last cycle began that deleted all orphans that it found; zero if none did.
-func (w *verification) lastSwept() (at time.Time, err error) {
+// lastSwept is the beginning of the last cycle that deleted all orphans that it found; nil if none did.
+func (w *verification) lastSwept() (begun *metav1.Stamp, err error) {
 	err = w.view(w.ctx, func(v *meta.View) error {
 		history, err := v.Cycles(100)
 		for _, c := range history {
 			if c.GetOutcome() == metav1.CycleOutcome_CYCLE_OUTCOME_DONE {
-				at = time.Unix(0, c.GetBegun().GetWallTime())
+				begun = c.GetBegun()
 				break
 			}
 		}
 		return err
 	})
-	return at, err
+	return begun, err
 }
 
 // live is a blob's key, as one view had it.
@@ -167,8 +167,8 @@ func (w *verification) markLost(s live) error {
 
 // unknown counts the objects of our epoch that the ledger does not know. One that the last whole cycle should have
 // deleted is a difference; the others go in a later one.
-func (w *verification) unknown(listed []blobs.Object, swept time.Time) error {
-	var strays []blobs.Object
+func (w *verification) unknown(listed []blobs.Object, swept *metav1.Stamp) error {
+	var strays, left []blobs.Object
 	err := w.view(w.ctx, func(v *meta.View) error {
 		system, err := v.System()
 		if err != nil {
@@ -180,8 +180,16 @@ func (w *verification) unknown(listed []blobs.Object, swept time.Time) error {
 			if err != nil {
 				return err
 			}
-			if stray {
-				strays = append(strays, o)
+			if !stray {
+				continue
+			}
+			strays = append(strays, o)
+			due, err := w.wasDue(v, o, system.GetSettings().GetUploadLifetime(), swept)
+			if err != nil {
+				return err
+			}
+			if due {
+				left = append(left, o)
 			}
 		}
 		return nil
@@ -192,11 +200,32 @@ func (w *verification) unknown(listed []blobs.Object, swept time.Time) error {
 	for _, o := range strays {
 		w.sum.OrphanKeys++
 		w.sum.OrphanBytes += o.Size
-		if o.Modified.Add(w.cfg.OrphanAge).Before(swept) {
-			if err := w.differ(Difference{Kind: Orphan, Key: o.Key, Detail: "the ledger does not know it, and the last cycle did not delete it"}); err != nil {
-				return err
-			}
+	}
+	for _, o := range left {
+		if err := w.differ(Difference{Kind: Orphan, Key: o.Key, Detail: "the ledger does not know it, and the last cycle did not delete it"}); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// wasDue says whether a cycle that began at swept should have deleted a stray: it was old enough by then, and its upload
+// had ended. When that was is known until the upload's row goes, a lifetime later.
+func (w *verification) wasDue(v *meta.View, o blobs.Object, lifetime int64, swept *metav1.Stamp) (bool, error) {
+	if swept == nil || !o.Modified.Add(w.cfg.OrphanAge).Before(time.Unix(0, swept.GetWallTime())) {
+		return false, nil
+	}
+	name, _, err := blobs.ParseKey(o.Key)
+	if err != nil {
+		return false, nil //nolint:nilerr // not ours: no stray either
+	}
+	u, err := v.StoredUpload(name.Upload)
+	if err != nil || u == nil {
+		return err == nil, err
+	}
+	ended := u.GetExpires() // of one that ran out and was not ended yet
+	if u.GetOutcome() != metav1.UploadOutcome_UPLOAD_OUTCOME_UNSPECIFIED {
+		ended -= lifetime
+	}
+	return ended <= swept.GetClusterTime(), nil
 }
