@@ -72,7 +72,7 @@ func (m *heldMark) Raise(ctx context.Context, sweptThrough uint64) error {
 		taken, err := m.take(ctx, s, sweptThrough)
 		if err == nil {
 			if s.standing == earlier {
-				m.log.Info("the owner mark was taken up after a recovery", "incarnation", taken.ownership.Incarnation)
+				m.tellTakenUp(s.ownership, taken.ownership)
 			}
 			return nil
 		}
@@ -82,6 +82,20 @@ func (m *heldMark) Raise(ctx context.Context, sweptThrough uint64) error {
 		// The next round reads whether it had its effect.
 	}
 	return fmt.Errorf("raise the owner mark to %d: %w", sweptThrough, last)
+}
+
+// tellTakenUp says what it may mean that the mark was of an earlier life. The log was cut then: what was condemned by
+// entries that are lost may be swept, and needed once more; no row says which (B7).
+func (m *heldMark) tellTakenUp(was, is ownership) {
+	switch {
+	case was.Incarnation == 0:
+		m.log.Info("the owner mark of an earlier release was taken up", "incarnation", is.Incarnation)
+	case was.SweptThrough == 0:
+		m.log.Info("the owner mark was taken up after a recovery", "incarnation", is.Incarnation)
+	default:
+		m.log.Warn("the owner mark was taken up after a recovery: layers may be gone that entries of the log condemned which are lost now; "+
+			"look for them with pontoon gc verify --mark-lost", "incarnation", is.Incarnation, "swept_through", was.SweptThrough)
+	}
 }
 
 // undecided says that a write of the mark lost against another, or that its answer did: a look tells.

@@ -128,6 +128,36 @@ func TestOfTwoDirectoriesThatWereRecoveredApartOneOwnsTheStore(t *testing.T) {
 	})
 }
 
+// A recovery may bring back a state that still needs what was swept by entries that it lost: no row says so, so the log
+// does. A mark of the first release names no incarnation, and says nothing of a recovery.
+func TestTakingUpAMarkSaysWhatItMayMean(t *testing.T) {
+	for name, test := range map[string]struct {
+		mark ownership
+		says string
+	}{
+		"recovered, and swept before": {ownership{Cluster: "one", Epoch: "e1", Incarnation: 1, SweptThrough: 7}, "gc verify --mark-lost"},
+		"recovered":                   {ownership{Cluster: "one", Epoch: "e1", Incarnation: 1}, "after a recovery"},
+		"upgraded":                    {ownership{Cluster: "one", Epoch: "e1"}, "of an earlier release"},
+	} {
+		store, text := mem.New(0), &strings.Builder{}
+		body, err := test.mark.encode("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.PutIfAbsent(t.Context(), markName, body); err != nil {
+			t.Fatal(err)
+		}
+		m := held(store, life(2, "a"))
+		m.log = slog.New(slog.NewTextHandler(text, nil))
+		if err := m.Raise(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(text.String(), test.says) || test.says != "after a recovery" && strings.Contains(text.String(), "taken up after a recovery\"") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
+
 // Two leaders of one cluster, and two lives of it, raise at once: the index is the highest that an owner was told, and
 // the lives that took it up are one.
 func TestRacesForTheMarkHaveOneWinnerAndLoseNoIndex(t *testing.T) {
