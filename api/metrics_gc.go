@@ -98,7 +98,7 @@ func (m *Metrics) WatchCollection(source func() CollectionFigures) error {
 func collectionFigures(f CollectionFigures, now time.Time) []figure {
 	list := []figure{
 		{"registry_gc_bucket_findings", "Settings of the bucket that stand against the registry; see `pontoon gc status`.", float64(f.Findings), prometheus.GaugeValue},
-		{"registry_gc_bucket_findings_grave", "Of these: layers or uploads that are needed may be lost.", float64(f.Grave), prometheus.GaugeValue},
+		{"registry_gc_bucket_findings_grave", "Of these: layers, uploads or backups that are needed may be lost.", float64(f.Grave), prometheus.GaugeValue},
 	}
 	if f.Looked {
 		list = append(list,

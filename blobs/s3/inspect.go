@@ -18,9 +18,9 @@ import (
 
 // Finding is something about the bucket's settings that stands against what a registry does with it.
 type Finding struct {
-	// Name is short and never changes: versioning, objectlock, expiration, uploads, transition, unread.
+	// Name is short and never changes: versioning, objectlock, expiration, uploads, transition, backups, unread.
 	Name string
-	// Grave: layers or uploads that are needed may be lost.
+	// Grave: layers, uploads or backups that are needed may be lost.
 	Grave bool
 	// Text says what it is and what to do.
 	Text string
@@ -131,6 +131,14 @@ func (s *Store) judgeRule(rule types.LifecycleRule, uploads time.Duration) (foun
 	grave := func(finding, format string, args ...any) {
 		found = append(found, Finding{Name: finding, Grave: true, Text: name + " " + fmt.Sprintf(format, args...)})
 	}
+	expires := !tagged && rule.Expiration != nil && (rule.Expiration.Days != nil || rule.Expiration.Date != nil)
+	if below := strings.TrimPrefix(prefix, s.prefix); !s.mayBeLayers(prefix) {
+		if expires && strings.HasPrefix(below, smallObjects) {
+			grave("backups", "deletes backups by age, and the registry still counts on them: a restore finds none, or pieces. "+
+				"Remove it: backup.keep and backup.keepfor bound them")
+		}
+		return found
+	}
 	if a := rule.AbortIncompleteMultipartUpload; a != nil { // of the whole prefix: uploads have no tags
 		if days := aws.ToInt32(a.DaysAfterInitiation); time.Duration(days)*24*time.Hour <= uploads {
 			grave("uploads", "aborts uploads %d days after they began, but one may rest for %v (gc.uploads) and go on: pushes fail. "+
@@ -140,7 +148,7 @@ func (s *Store) judgeRule(rule types.LifecycleRule, uploads time.Duration) (foun
 	if tagged {
 		return found // our objects have no tags
 	}
-	if e := rule.Expiration; e != nil && (e.Days != nil || e.Date != nil) {
+	if expires {
 		grave("expiration", "deletes objects by age: layers that are in use will be LOST. "+
 			"Remove it, or limit it to a prefix outside of the registry's %q", s.prefix)
 	}
@@ -150,6 +158,15 @@ func (s *Store) judgeRule(rule types.LifecycleRule, uploads time.Duration) (foun
 		}
 	}
 	return found
+}
+
+// smallObjects is how the names begin of what lies beside the layers: backups, and the owner mark.
+const smallObjects = "pontoon-"
+
+// mayBeLayers says whether layers can lie under a rule's prefix: their keys begin with an epoch, of lowercase letters and digits.
+func (s *Store) mayBeLayers(prefix string) bool {
+	epoch, _, _ := strings.Cut(strings.TrimPrefix(prefix, s.prefix), "/")
+	return len(prefix) <= len(s.prefix) || strings.Trim(epoch, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
 // scope is the prefix that a rule is for, and whether only objects with a tag match it.

@@ -114,6 +114,8 @@ func TestLifecycleRulesThatEatLayersOrUploadsAreFound(t *testing.T) {
 		"no filter at all":           {begin + "<Prefix></Prefix>" + days + end, "expiration!"},
 		"our prefix":                 {begin + "<Filter><Prefix>registry/</Prefix></Filter>" + days + end, "expiration!"},
 		"below our prefix":           {begin + "<Filter><Prefix>registry/abc/</Prefix></Filter>" + days + end, "expiration!"},
+		"only backups":               {begin + "<Filter><Prefix>registry/pontoon-backup/</Prefix></Filter>" + days + abort("1") + end, "backups!"},
+		"of others beside us":        {begin + "<Filter><Prefix>registry/old-logs/</Prefix></Filter>" + days + abort("1") + end, ""},
 		"old form":                   {begin + "<Prefix>regis</Prefix>" + days + end, "expiration!"},
 		"another prefix":             {begin + "<Filter><Prefix>logs/</Prefix></Filter>" + days + abort("1") + end, ""},
 		"disabled":                   {"<Rule><ID>r</ID><Status>Disabled</Status>" + all + days + abort("1") + end, ""},
