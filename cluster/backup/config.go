@@ -102,9 +102,13 @@ func (c Config) Validate() error {
 	return errors.Join(failed...)
 }
 
-// ParseSchedule reads a schedule.
+// ParseSchedule reads a schedule. One that never comes, such as on the 31st of February, is refused: by its zero time it would
+// be due always.
 func ParseSchedule(s string) (cron.Schedule, error) {
 	schedule, err := cron.ParseStandard(s)
+	if err == nil && schedule.Next(time.Now()).IsZero() {
+		err = errors.New("no such day comes in five years")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("schedule %q: must be five fields as in cron, or @daily, @hourly, @every 6h: %w", s, err)
 	}

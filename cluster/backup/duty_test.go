@@ -492,6 +492,15 @@ func TestABackupIsDueWhen(t *testing.T) {
 	}
 }
 
+// TestAScheduleThatNeverComesIsRefused: it would be due always.
+func TestAScheduleThatNeverComesIsRefused(t *testing.T) {
+	for s, good := range map[string]bool{"0 3 31 2 *": false, "0 3 31 4,6,9,11 *": false, "0 3 29 2 *": true, "0 3 31 * *": true} {
+		if _, err := ParseSchedule(s); (err == nil) != good {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
 func TestConfigNamesFieldAndBound(t *testing.T) {
 	err := Config{Schedule: "sometimes", Keep: 1001, KeepFor: -1, Archive: &judged{}}.Validate()
 	for _, want := range []string{"ledger", `schedule "sometimes"`, "keep 1001: must be 1 to 1000", "keepfor -1ns", "owns must be set"} {

@@ -129,12 +129,16 @@ func (c Config) Validate() error {
 	return err
 }
 
-// parseSchedule answers nil for a schedule on which nothing is ever due.
+// parseSchedule answers nil for a schedule on which nothing is ever due. One that never comes, such as on the 31st of
+// February, is refused: by its zero time it would be due always.
 func parseSchedule(s string) (cron.Schedule, error) {
 	if s == "never" {
 		return nil, nil
 	}
 	parsed, err := cron.ParseStandard(s)
+	if err == nil && parsed.Next(time.Now()).IsZero() {
+		err = errors.New("no such day comes in five years")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("gc: Schedule must be five cron fields, @every <duration> or never, is %q: %w", s, err)
 	}

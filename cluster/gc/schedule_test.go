@@ -191,3 +191,12 @@ func TestAConfigSaysWhatIsWrongWithIt(t *testing.T) {
 		}
 	})
 }
+
+// TestAScheduleThatNeverComesIsRefused: it would be due always.
+func TestAScheduleThatNeverComesIsRefused(t *testing.T) {
+	for s, good := range map[string]bool{"0 3 31 2 *": false, "0 3 29 2 *": true, "never": true} {
+		if _, err := parseSchedule(s); (err == nil) != good {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}

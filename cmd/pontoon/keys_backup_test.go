@@ -51,6 +51,7 @@ func TestWhatCannotBeABackupIsRefused(t *testing.T) {
 		"version: 0.1\nbackup: {keepfor: -1s}\n":                      "backup.keepfor: got",
 		"version: 0.1\nbackup: {schedule: never}\n":                   "backup.schedule: got",
 		"version: 0.1\nbackup: {schedule: '* * *'}\n":                 "backup.schedule: got",
+		"version: 0.1\nbackup: {schedule: '0 3 31 2 *'}\n":            "backup.schedule: got",
 		"version: 0.1\nbackup: {interval: 1h}\n":                      "backup.interval: unknown key",
 		bucketConfig + "backup: {s3: {bucket: b, checksums: some}}\n": "backup.s3.checksums: got",
 	} {

@@ -44,7 +44,7 @@ func schedule(s string) string {
 	if s == "never" {
 		return ""
 	}
-	if _, err := cron.ParseStandard(s); err != nil {
+	if parsed, err := cron.ParseStandard(s); err != nil || parsed.Next(time.Now()).IsZero() {
 		return "five cron fields such as 30 3 * * *, @every and a duration such as @every 6h, or never"
 	}
 	return ""

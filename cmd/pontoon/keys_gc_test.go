@@ -43,7 +43,7 @@ func TestTheScheduleOfCollectionIsChecked(t *testing.T) {
 			t.Errorf("%s: %s", good, got)
 		}
 	}
-	for _, bad := range []string{"6h", "* * * *", "61 * * * *", "@often", ""} {
+	for _, bad := range []string{"6h", "* * * *", "61 * * * *", "0 3 31 2 *", "@often", ""} {
 		if got := problems(t, "version: 0.1\ngc: {schedule: '"+bad+"'}\n"); !strings.Contains(got, "p.yml:2: gc.schedule: got") {
 			t.Errorf("%q: got %q", bad, got)
 		}
