@@ -4,11 +4,15 @@
 // It promises:
 //
 //   - K1: what it calls complete was read back from where it lies, and every sum agreed.
+//
 //   - K2: a snapshot of one index has the same bytes from any node of one release, so two leaders that write
 //     it do no harm. Objects are only created, never replaced.
+//
 //   - K3: whoever reads learns of every byte that is missing or changed, and in which file (FileError). What
 //     a reader hands out before that is no more than was verified.
+//
 //   - K4: memory is bounded by a few chunks, whatever the size of the state.
+//
 //   - K5: between two steps of any run, what the ledger calls restorable is in the archive (G6), and whatever is in the archive
 //     that no ledger row names is removed by a later run.
 //

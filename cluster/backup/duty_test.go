@@ -501,6 +501,23 @@ func TestAScheduleThatNeverComesIsRefused(t *testing.T) {
 	}
 }
 
+// TestAnUnevenScheduleIsKept: what is not due on a Saturday is not made due by the distance of two other days.
+func TestAnUnevenScheduleIsKept(t *testing.T) {
+	k, err := New(Config{Ledger: &world{}, Logger: newTestLogger(), Metrics: &figures{}, Schedule: "0 3 * * 1-5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	friday := time.Date(2026, 11, 27, 3, 0, 1, 0, time.Local)
+	row := meta.BackupItem{ID: "a", Backup: &metav1.Backup{State: metav1.BackupState_BACKUP_STATE_COMPLETE, Place: PlaceArchive, Index: 50,
+		Name: fmt.Sprintf("%s%020d-a/", fullFolder("c0", 1), 50), Opened: &metav1.Stamp{Index: 40, WallTime: friday.UnixNano()}}}
+	for after, due := range map[time.Duration]bool{30 * time.Hour: false, 71 * time.Hour: false, 72 * time.Hour: true} {
+		s := &seen{clusterID: "c0", incarnation: 1, clock: int64(after), rows: []meta.BackupItem{row}}
+		if why := k.due(s, friday.Add(after)); (why != "") != due {
+			t.Errorf("%v after Friday: due %q", after, why)
+		}
+	}
+}
+
 func TestConfigNamesFieldAndBound(t *testing.T) {
 	err := Config{Schedule: "sometimes", Keep: 1001, KeepFor: -1, Archive: &judged{}}.Validate()
 	for _, want := range []string{"ledger", `schedule "sometimes"`, "keep 1001: must be 1 to 1000", "keepfor -1ns", "owns must be set"} {

@@ -68,13 +68,8 @@ func (k *Keeper) due(s *seen, now time.Time) string {
 	if p, ok := parseName(s.latest().GetName() + manifestName); !ok || p.Incarnation != s.incarnation {
 		return "the last one is of this cluster's life before a recovery"
 	}
-	if next := k.schedule.Next(time.Unix(0, opened.GetWallTime())); !next.After(now) {
+	if !k.schedule.Next(s.openedAt(opened, now)).After(now) {
 		return "the schedule says so"
-	}
-	// A wall clock that was ahead when the last one was opened would put the next one off for as long. The cluster's clock only measures.
-	first := k.schedule.Next(now)
-	if period := k.schedule.Next(first).Sub(first); s.clock-opened.GetClusterTime() > int64(period) {
-		return "the last one is older than the schedule's period"
 	}
 	return ""
 }
@@ -84,6 +79,18 @@ func (s *seen) without(ids map[string]bool) *seen {
 	out := *s
 	out.rows = slices.DeleteFunc(slices.Clone(s.rows), func(b meta.BackupItem) bool { return ids[b.ID] })
 	return &out
+}
+
+// openedAt answers when a backup was opened, by the clock that says now. The stamp's wall time may be a jump ahead of it, and
+// would put the next backup off for as long; the cluster's clock does not jump, but stands while the cluster is down. So
+// the earlier of the two counts: after a jump, a backup may come too early once.
+func (s *seen) openedAt(stamp *metav1.Stamp, now time.Time) time.Time {
+	byWall := time.Unix(0, stamp.GetWallTime())
+	byCluster := now.Add(-time.Duration(s.clock - stamp.GetClusterTime()))
+	if byCluster.Before(byWall) {
+		return byCluster
+	}
+	return byWall
 }
 
 // finish takes a snapshot for an open row: view, upload, read back, complete.
