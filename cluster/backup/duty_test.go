@@ -292,6 +292,33 @@ func TestAPlaceThatIsEmptyGetsABackupAtOnce(t *testing.T) {
 	})
 }
 
+// TestTheLogOfALifeBeforeARecoveryGoesWithItsLastSnapshot: nothing leads to it any more (K5).
+func TestTheLogOfALifeBeforeARecoveryGoesWithItsLastSnapshot(t *testing.T) {
+	inWorld(t, Config{Schedule: "@every 1h", Keep: 1}, func(w *world) {
+		stop := w.lead()
+		for n := range 2 {
+			w.write(n)
+			time.Sleep(10 * time.Minute)
+		}
+		synctest.Wait()
+		stop()
+		w.must(&metav1.Command{Kind: &metav1.Command_RaiseIncarnation{RaiseIncarnation: &metav1.RaiseIncarnation{Incarnation: 2, NodeId: "n1", Life: "l2"}}})
+		stop = w.lead()
+		for n := range 3 {
+			w.write(n)
+			time.Sleep(time.Hour)
+		}
+		synctest.Wait()
+		stop()
+		for o, err := range w.store.List(t.Context(), folder("c0", 1), "") {
+			t.Errorf("left over of the earlier life: %s, %v", o.Key, err)
+		}
+		if w.metrics.count(StepRetain) > 0 {
+			t.Errorf("failures %v", w.metrics.failed)
+		}
+	})
+}
+
 // TestARequestIsARow: whoever asks on any node, the leader finishes it, also one that leads later; on hold it stays.
 func TestARequestIsARow(t *testing.T) {
 	inWorld(t, Config{Schedule: "@every 1h", Keep: 1}, func(w *world) {

@@ -3,7 +3,9 @@ package backup
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -33,9 +35,7 @@ func (k *Keeper) sweep(ctx context.Context) error {
 		return fmt.Errorf("nothing is deleted: %w", err)
 	}
 	kept := map[uint64][]Stored{} // by incarnation
-	lives := map[uint64]bool{s.incarnation: true}
 	for _, there := range stored {
-		lives[there.Incarnation] = true
 		if !s.stray(there) {
 			kept[there.Incarnation] = append(kept[there.Incarnation], there)
 			continue
@@ -45,9 +45,12 @@ func (k *Keeper) sweep(ctx context.Context) error {
 			return err
 		}
 	}
-	for life := range lives {
+	for life, err := range k.lives(ctx, s.clusterID) {
+		if err != nil {
+			return err
+		}
 		if life > s.incarnation {
-			return fmt.Errorf("%w: the archive has snapshots of incarnation %d of cluster %s, this is incarnation %d: "+
+			return fmt.Errorf("%w: the archive has backups of incarnation %d of cluster %s, this is incarnation %d: "+
 				"a copy of this cluster was recovered elsewhere; find out which of the two is to live", ErrOtherCluster, life, s.clusterID, s.incarnation)
 		}
 		if err := k.sweepLog(ctx, s, life, kept[life]); err != nil {
@@ -68,6 +71,26 @@ func (k *Keeper) miss(before *seen, stored []Stored) {
 		if !slices.ContainsFunc(stored, func(there Stored) bool { return there.Folder == b.GetName() && there.Complete }) {
 			k.missing[b.ID] = true
 			k.cfg.Logger.Error("a complete backup is not in the place of backups; was the place changed, or emptied?", "backup", b.ID, "name", b.GetName())
+		}
+	}
+}
+
+// lives yields the incarnations of which anything is in the archive, also those of which only the log is left.
+func (k *Keeper) lives(ctx context.Context, clusterID string) iter.Seq2[uint64, error] {
+	return func(yield func(uint64, error) bool) {
+		for after, more := "", true; more; {
+			more = false
+			for o, err := range k.cfg.Archive.List(ctx, Prefix+clusterID+"/", after) {
+				p, ok := parseName(o.Key)
+				if err != nil || ok {
+					if !yield(p.Incarnation, err) || err != nil {
+						return
+					}
+					// Go on behind all of this life.
+					after, more = strings.TrimSuffix(folder(clusterID, p.Incarnation), "/")+"~", true
+					break
+				}
+			}
 		}
 	}
 }
