@@ -21,6 +21,10 @@ import (
 // ErrHasState is answered for a data directory that holds a node already: a restore never writes over one.
 var ErrHasState = errors.New("the data directory holds a node's state already")
 
+// ErrUnclaimed is answered beside ErrHasState when that node is of no cluster yet: a start on the directory could still found
+// an empty one.
+var ErrUnclaimed = errors.New("the node is of no cluster")
+
 // Restoration makes the first node of a new cluster in an empty data directory, from the state of another cluster. Its
 // caller fills Store, calls Found, perhaps Record, and Finish. OpenRestoration pairs with Close.
 //
@@ -113,7 +117,8 @@ func HasState(dataDir string) error {
 	}
 	for _, name := range []string{pointerFile, firstStore, filepath.Join("raft", "log.db")} {
 		if _, err := os.Lstat(filepath.Join(dataDir, name)); !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(fmt.Errorf("%w: there is %s in %s; restore into an empty directory", ErrHasState, name, dataDir), err)
+			return errors.Join(fmt.Errorf("%w: there is %s in %s, but %w: it was started and found none, or it is damaged; restore into an empty directory",
+				ErrHasState, name, dataDir, ErrUnclaimed), err)
 		}
 	}
 	return nil

@@ -55,7 +55,7 @@ func (a *app) restore(ctx context.Context, r restoring) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := cluster.HasState(c.Cluster.DataDir); errors.Is(err, cluster.ErrHasState) && r.ifEmpty {
+	if err := cluster.HasState(c.Cluster.DataDir); errors.Is(err, cluster.ErrHasState) && !errors.Is(err, cluster.ErrUnclaimed) && r.ifEmpty {
 		return a.leftAlone(err)
 	} else if err != nil {
 		return &codedError{exitConflict, err}

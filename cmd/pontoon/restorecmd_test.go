@@ -229,6 +229,11 @@ func TestARestoreIsRefused(t *testing.T) {
 	restore(exitFailure, []string{"does not read", "newer.tar: manifest.json"}, damaged("newer.tar", func(b []byte) []byte {
 		return bytes.Replace(b, []byte(`"format": 1`), []byte(`"format": 9`), 1)
 	}))
+	// A node that was started and found no cluster: with --if-empty, the start that follows would found an empty one.
+	if err := os.MkdirAll(s.path("started/state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.refused(exitConflict, []string{"there is state in", "no cluster"}, "started", "snapshot", "restore", file, "--if-empty")
 	// Each of these ended before anything was believed: the directory is free for the right one.
 	if _, _, err := s.verb("two", "snapshot", "restore", file); err != nil {
 		t.Fatal(err)
