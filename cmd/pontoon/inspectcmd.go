@@ -39,7 +39,7 @@ func newSnapshotInspect(a *app) *cobra.Command {
 			return a.inspect(cmd.Context(), what, tags)
 		},
 	}
-	cmd.Flags().StringVar(&what.to, "to", "", "the moment, as in restore. Default: the last that is there")
+	cmd.Flags().StringVar(&what.to, "to", "", "the moment, as in restore. Default: that of NAME, else latest")
 	cmd.Flags().StringVar(&what.cluster, "cluster", "", "whose snapshots, when there are those of several clusters")
 	cmd.Flags().BoolVar(&tags, "tags", false, "show every tag, too")
 	return cmd

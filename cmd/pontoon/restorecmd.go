@@ -43,7 +43,7 @@ func newSnapshotRestore(a *app) *cobra.Command {
 			return a.restore(cmd.Context(), r)
 		},
 	}
-	cmd.Flags().StringVar(&r.to, "to", "", "the moment: a log index, a time (RFC 3339), or how long ago (10m). Default: the last that is there")
+	cmd.Flags().StringVar(&r.to, "to", "", "the moment: a log index, a time (RFC 3339), how long ago (10m), or latest, with all of the log. Default: that of NAME, else latest")
 	cmd.Flags().StringVar(&r.cluster, "cluster", "", "whose snapshots, when there are those of several clusters")
 	cmd.Flags().BoolVar(&r.ifEmpty, "if-empty", false, "do nothing, with success, when the data directory holds a node already")
 	cmd.Flags().BoolVar(&r.acceptMissing, "accept-missing", false, "look for every layer, name those that are gone and mark them lost, and go on")

@@ -25,7 +25,8 @@ type chosen struct {
 	source *snapshotSource
 }
 
-// choose opens what a choice names. A snapshot that is named is meant as it is: the log behind it counts only up to --to.
+// choose opens what a choice names. A snapshot that is named is meant as it is: the log behind it counts only up to --to,
+// which is latest for all of it: so an older snapshot stands in for a damaged one, and nothing is lost by it.
 func (a *app) choose(ctx context.Context, c *Config, what choice) (*chosen, error) {
 	target, err := parseTarget(what.to, time.Now())
 	if err != nil {
@@ -39,7 +40,7 @@ func (a *app) choose(ctx context.Context, c *Config, what choice) (*chosen, erro
 	if err != nil {
 		return nil, errors.Join(coded(err), source.close())
 	}
-	if source.sel.Name != "" && target == (backup.Target{}) {
+	if source.sel.Name != "" && what.to == "" {
 		target.Index = snap.Manifest().Index
 	}
 	return &chosen{Snapshot: snap, target: target, source: source}, nil

@@ -155,9 +155,9 @@ func (s *snapshotSource) none(ctx context.Context, sel backup.Selector, to backu
 		to, len(all), m.Index, time.Unix(0, m.WallTime).UTC().Format(time.RFC3339), m.ClusterID)
 }
 
-// parseTarget reads --to: an index, a date, or how long ago.
+// parseTarget reads --to: an index, a date, how long ago, or the last moment that there is.
 func parseTarget(s string, now time.Time) (backup.Target, error) {
-	if s == "" {
+	if s == "" || s == latestSource {
 		return backup.Target{}, nil
 	}
 	if index, err := strconv.ParseUint(s, 10, 64); err == nil && index > 0 {
@@ -169,5 +169,5 @@ func parseTarget(s string, now time.Time) (backup.Target, error) {
 	if at, err := time.Parse(time.RFC3339, s); err == nil && at.Unix() > 0 {
 		return backup.Target{WallTime: at.UnixNano()}, nil
 	}
-	return backup.Target{}, &usageError{fmt.Sprintf("--to: got %q, expected an index such as 48213, a time such as 2026-11-26T09:30:00Z, or how long ago, such as 10m", s)}
+	return backup.Target{}, &usageError{fmt.Sprintf("--to: got %q, expected an index such as 48213, a time such as 2026-11-26T09:30:00Z, how long ago, such as 10m, or latest", s)}
 }

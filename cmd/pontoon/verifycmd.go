@@ -34,7 +34,7 @@ func newSnapshotVerify(a *app) *cobra.Command {
 			return a.verify(cmd.Context(), v)
 		},
 	}
-	cmd.Flags().StringVar(&v.to, "to", "", "the moment, as in restore. Default: the last that is there")
+	cmd.Flags().StringVar(&v.to, "to", "", "the moment, as in restore. Default: that of NAME, else latest")
 	cmd.Flags().StringVar(&v.cluster, "cluster", "", "whose snapshots, when there are those of several clusters")
 	cmd.Flags().BoolVar(&v.blobs, "blobs", false, "look for each layer in the store, and compare its size")
 	cmd.Flags().BoolVar(&v.deep, "deep", false, "read each layer, and compare its digest")
