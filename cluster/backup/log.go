@@ -54,7 +54,7 @@ func (l *Log) Segments(ctx context.Context) ([]Listed, error) {
 // Entries yields the entries above from, up to and with to, in order; to 0 is to the
 // end of the archive. It ends without an error where the archive ends. Whatever is wrong
 // before that ends it with a FileError: a segment that is damaged, or a range that is in none (ErrGap).
-// It holds one segment in memory (K4).
+// A few segments are read ahead, of a bounded size (K4): one after another, a day of them would take half an hour.
 func (l *Log) Entries(ctx context.Context, from, to uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		all, err := l.Segments(ctx)
@@ -62,22 +62,18 @@ func (l *Log) Entries(ctx context.Context, from, to uint64) iter.Seq2[Entry, err
 			yield(Entry{}, err)
 			return
 		}
-		chosen := chain{all: all, at: from}
-		for to == 0 || chosen.at < to {
-			next, err := chosen.next()
-			if err != nil {
-				yield(Entry{}, fileError(logFolder(l.clusterID, l.incarnation), ErrGap, "%v", err))
-				return
-			}
-			if next == nil {
-				return
-			}
-			s, err := l.Read(ctx, next.Listed)
+		ahead := readAhead{log: l, chosen: chain{all: all, at: from}, to: to}
+		var stop context.CancelFunc
+		ahead.ctx, stop = context.WithCancel(ctx)
+		defer ahead.reads.Wait()
+		defer stop()
+		for {
+			s, after, err := ahead.next()
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
-			if !s.entries(next.from, to, yield) {
+			if s == nil || !s.entries(after, to, yield) {
 				return
 			}
 		}

@@ -2,11 +2,14 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs/mem"
 	"github.com/pontoon-registry/pontoon/meta"
@@ -252,4 +255,38 @@ func TestTheChosenSnapshotIsTheOneAskedFor(t *testing.T) {
 	if _, err := OpenBucket(t.Context(), archive, Selector{ClusterID: "c1"}); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("another cluster's manifest: %v", err)
 	}
+}
+
+// slowArchive answers each Get after a while, as a bucket does.
+type slowArchive struct{ *mem.Archive }
+
+func (a slowArchive) Get(ctx context.Context, name string) ([]byte, error) {
+	time.Sleep(100 * time.Millisecond)
+	return a.Archive.Get(ctx, name)
+}
+
+// TestADayOfSegmentsIsNotReadOneByOne: they come in order all the same, and nothing reads on when nobody listens any more.
+func TestADayOfSegmentsIsNotReadOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := slowArchive{mem.New(0).Archive()}
+		log := aLog(t)
+		after := uint64(0)
+		for _, e := range log {
+			putSegment(t, a.Archive, segmentOf(log, after, e.Index))
+			after = e.Index
+		}
+		began, n := time.Now(), 0
+		for e, err := range OpenLog(a, "c0", 1).Entries(t.Context(), 0, 0) {
+			if err != nil || n == len(log) || e.Index != log[n].Index {
+				t.Fatalf("entry %d, the %dth: %v", e.Index, n, err)
+			}
+			n++
+		}
+		if took, alone := time.Since(began), time.Duration(len(log))*100*time.Millisecond; n != len(log) || took > alone/8 {
+			t.Errorf("%d of %d entries in %v, one by one they take %v", n, len(log), took, alone)
+		}
+		for range OpenLog(a, "c0", 1).Entries(t.Context(), 0, 0) {
+			break
+		}
+	})
 }
