@@ -112,7 +112,8 @@ func collectionFigures(f CollectionFigures, now time.Time) []figure {
 			figure{"registry_gc_kept_keys", "Keys that are condemned and wait to be deleted, as of the last cycle.", float64(k.GetKeys()), prometheus.GaugeValue},
 			figure{"registry_gc_kept_for_backup_keys", "Of these: a backup may need them.", float64(k.GetForBackup()), prometheus.GaugeValue},
 			figure{"registry_gc_kept_for_delay_keys", "Of these: gc.delay is not over.", float64(k.GetForDelay()), prometheus.GaugeValue},
-			figure{"registry_gc_kept_for_mark_keys", "Of these: the store is not this cluster's.", float64(k.GetForMark()), prometheus.GaugeValue})
+			figure{"registry_gc_kept_for_mark_keys", "Of these: the store is not this cluster's.", float64(k.GetForMark()), prometheus.GaugeValue},
+			figure{"registry_gc_kept_for_epoch_keys", "Of these: another cluster wrote them, and nobody said to forget its epoch.", float64(k.GetForEpoch()), prometheus.GaugeValue})
 	}
 	if !f.LastEnded.IsZero() {
 		list = append(list, figure{"registry_gc_last_cycle_age_seconds", "Seconds since the last cycle ended.", max(0, now.Sub(f.LastEnded).Seconds()), prometheus.GaugeValue})

@@ -58,10 +58,10 @@ func TestAScrapeShowsOfTheStoreWhatIsKnown(t *testing.T) {
 		}
 	}
 	f = CollectionFigures{Looked: true, SweptThrough: 9, Cycles: true, LastEnded: time.Now().Add(-time.Hour), Findings: 2, Grave: 1,
-		Kept: &metav1.CycleKept{Bytes: 1, Keys: 9, ForBackup: 2, ForDelay: 3, ForMark: 4}}
+		Kept: &metav1.CycleKept{Bytes: 1, Keys: 9, ForBackup: 2, ForDelay: 3, ForMark: 4, ForEpoch: 5}}
 	for name, want := range map[string]float64{
 		"registry_gc_mark_held": 0, "registry_gc_swept_through_index": 9, "registry_gc_reclaimable_bytes": 1, "registry_gc_kept_keys": 9,
-		"registry_gc_kept_for_backup_keys": 2, "registry_gc_kept_for_delay_keys": 3, "registry_gc_kept_for_mark_keys": 4,
+		"registry_gc_kept_for_backup_keys": 2, "registry_gc_kept_for_delay_keys": 3, "registry_gc_kept_for_mark_keys": 4, "registry_gc_kept_for_epoch_keys": 5,
 		"registry_gc_bucket_findings": 2, "registry_gc_bucket_findings_grave": 1,
 	} {
 		if got := value(t, m, name, ""); got != want {

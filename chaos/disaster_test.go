@@ -233,7 +233,7 @@ func (d *deployment) begin() {
 
 // TestADrillBesideTheClusterCostsItNothing restores a backup beside the cluster that took it, over the same bucket, while
 // that goes on under load and collects. The drill is pushed to, emptied and collected. Last it takes the bucket over, as only
-// who thinks the cluster gone would: from then on the cluster deletes nothing, and keeps all that the drill does not know.
+// who thinks the cluster gone would, and deletes all that it holds: from then on the cluster deletes nothing, and keeps everything.
 func TestADrillBesideTheClusterCostsItNothing(t *testing.T) {
 	t.Parallel()
 	b := newBucket(t)
@@ -297,10 +297,13 @@ func TestADrillBesideTheClusterCostsItNothing(t *testing.T) {
 	}
 	halt()
 	for _, n := range d.nodes {
-		if err := late.pullAll(n); err != nil {
-			t.Errorf("beside an adopter: %v", err)
+		for _, images := range []*mill{m, late} {
+			if err := images.pullAll(n); err != nil {
+				t.Errorf("beside an adopter: %v", err)
+			}
 		}
 	}
+	b.needs(t, m)
 	b.needs(t, late)
 	if held, err := b.digests(t.Context()); err != nil || held[digestOf(noise("late/deletedt1", 32<<10))] == 0 {
 		t.Errorf("a cluster that had lost the bucket deleted from it, or: %v", err)

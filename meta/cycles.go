@@ -23,6 +23,8 @@ const (
 	maxCursor  = 2 << 10
 	maxTrouble = 500
 	maxForget  = 100
+	// maxForgotten bounds those of all requests together.
+	maxForgotten = 1000
 )
 
 // collection answers the row about garbage collection, empty if there is none.
@@ -55,6 +57,12 @@ func (t *txn) requestCycle(c *metav1.RequestCycle) (*metav1.Result, error) {
 		return nil, tooLarge(metav1.Noun_NOUN_CYCLE, "epochs to forget: got %d, at most %d are accepted", n, maxForget)
 	}
 	row.Requested = ask
+	row.Forgotten = append(row.Forgotten, c.GetForgetEpochs()...)
+	slices.Sort(row.Forgotten)
+	row.Forgotten = slices.Compact(row.Forgotten)
+	if n := len(row.Forgotten); n > maxForgotten {
+		return nil, tooLarge(metav1.Noun_NOUN_CYCLE, "epochs that were ever forgotten: got %d, at most %d are kept", n, maxForgotten)
+	}
 	t.putCollection(row)
 	t.event(&metav1.Event{Action: metav1.Action_ACTION_REQUEST_CYCLE})
 	return nil, nil

@@ -264,7 +264,7 @@ var oldLogs = []oldLog{
 	{"testdata/log-format1.bin", "1359 a4a170dcfe8566cb19cfde8fa1d25d2519e6e5f5eee9c4ea1cef6aa988e760f9",
 		func(t testing.TB) []LogEntry { return fullLog(t, 20261122, 700) }},
 	{"testdata/log-version2.bin", "14 58da9eb576d8c808c780a001e9837344dbb0789cf86241a4b84bae982a1e086d", raisedLog},
-	{"testdata/log-version3.bin", "43 9a555b5a2dc4e9c8fa9129efb4d370ea8d559445febf3a8ec370f32f351f23f3", collectedLog},
+	{"testdata/log-version3.bin", "43 e14f73518560c6df861a00ba7f021e5b9af8eb56daa43d2f194e72290696d03d", collectedLog},
 }
 
 // toldLog is the log that a story leaves.

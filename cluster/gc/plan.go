@@ -127,13 +127,16 @@ func (p *planning) blobs(ctx context.Context) error {
 
 func (p *planning) keys(ctx context.Context) error {
 	for at, done := "", false; !done; {
-		rows, next, clock, last, err := p.findCondemned(ctx, at)
+		page, err := p.findCondemned(ctx, at)
 		if err != nil {
 			return err
 		}
-		for _, row := range rows {
-			item := Item{What: KeepKey, Key: row.Key, Bytes: row.GetSize(), Reason: whyKept(row.Stay, clock)}
-			if row.Stay.IsDue() {
+		for _, row := range page.rows {
+			item := Item{What: KeepKey, Key: row.Key, Bytes: row.GetSize(), Reason: whyKept(row.Stay, page.clock)}
+			switch {
+			case page.foreign.has(row.Key):
+				item.Reason = "it lies under another cluster's epoch, which nobody said to forget (`pontoon gc adopt --forget-epoch`)"
+			case row.Stay.IsDue():
 				item.What = DeleteKey
 				item.Reason = fmt.Sprintf("condemned at index %d; its delay is over and no backup needs it", row.GetIndex())
 			}
@@ -141,7 +144,7 @@ func (p *planning) keys(ctx context.Context) error {
 				return err
 			}
 		}
-		at, done = next, last
+		at, done = page.next, page.done
 		if err := p.rest(ctx); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,18 +33,18 @@ func (t *turn) sweep(ctx context.Context) error {
 		s.kept = proto.CloneOf(t.row.GetKept())
 	}
 	for {
-		rows, next, _, done, err := t.findCondemned(ctx, at)
+		page, err := t.findCondemned(ctx, at)
 		if err != nil {
 			return err
 		}
-		if err := s.step(ctx, rows); err != nil {
+		if err := s.step(ctx, page.rows, page.foreign); err != nil {
 			return err
 		}
 		t.kept = proto.CloneOf(s.kept)
-		if done {
+		if page.done {
 			return t.next(ctx, metav1.CyclePhase_CYCLE_PHASE_ORPHANS)
 		}
-		at = next
+		at = page.next
 		if err := t.recordNowAndThen(ctx, place{Key: []byte(at)}); err != nil {
 			return err
 		}
@@ -53,20 +54,58 @@ func (t *turn) sweep(ctx context.Context) error {
 	}
 }
 
-func (c *Collector) findCondemned(ctx context.Context, at string) (rows []meta.CondemnedKey, next string, clock int64, done bool, err error) {
+// condemnedPage is a page of condemned keys, as one view has them.
+type condemnedPage struct {
+	rows []meta.CondemnedKey
+	// next is where to go on unless done.
+	next string
+	done bool
+	// clock is the view's, cluster time.
+	clock   int64
+	foreign foreignKeys
+}
+
+func (c *Collector) findCondemned(ctx context.Context, at string) (p condemnedPage, err error) {
 	err = c.view(ctx, func(v *meta.View) error {
-		clock = v.ClusterTime()
-		rows, next, done, err = v.Condemned(c.cfg.StoreName, at, c.sizes.page)
+		p.clock = v.ClusterTime()
+		if p.foreign, err = foreignOf(v); err != nil {
+			return err
+		}
+		p.rows, p.next, p.done, err = v.Condemned(c.cfg.StoreName, at, c.sizes.page)
 		return err
 	})
-	return rows, next, clock, done, err
+	return p, err
+}
+
+// foreignKeys tells keys under another cluster's epoch. A restored ledger has condemned some of them, or will; but the
+// cluster that wrote them may live, and need them: they are deleted only once somebody said to forget that epoch. So a
+// drill costs the cluster beside it nothing, even after it took the mark.
+type foreignKeys struct {
+	own       string
+	forgotten []string
+}
+
+func foreignOf(v *meta.View) (f foreignKeys, err error) {
+	system, err := v.System()
+	if err != nil {
+		return f, err
+	}
+	row, err := v.Collection()
+	return foreignKeys{own: system.GetEpoch(), forgotten: row.GetForgotten()}, err
+}
+
+func (f foreignKeys) has(key string) bool {
+	epoch, _, _ := strings.Cut(key, "/")
+	return epoch != f.own && !slices.Contains(f.forgotten, epoch)
 }
 
 // step deletes those of a page that are due, and counts the others.
-func (s *sweeping) step(ctx context.Context, rows []meta.CondemnedKey) error {
+func (s *sweeping) step(ctx context.Context, rows []meta.CondemnedKey, foreign foreignKeys) error {
 	var due []meta.CondemnedKey
 	for _, row := range rows {
 		switch {
+		case foreign.has(row.Key):
+			s.kept.ForEpoch++
 		case row.Stay.Backup != "":
 			s.kept.ForBackup++
 		case !row.Stay.IsDue():

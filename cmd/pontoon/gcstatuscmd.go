@@ -174,6 +174,7 @@ func keptText(k *metav1.CycleKept) string {
 	add(k.GetForDelay(), "until gc.delay is over")
 	add(k.GetForBackup(), "because a backup may need them")
 	add(k.GetForMark(), "because the store is not ours")
+	add(k.GetForEpoch(), "because another cluster wrote them (see `pontoon gc adopt --forget-epoch`)")
 	text := fmt.Sprintf("%d keys, %s", k.GetKeys(), size(k.GetBytes()))
 	if len(parts) > 0 {
 		text += ": " + strings.Join(parts, ", ")

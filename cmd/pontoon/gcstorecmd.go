@@ -108,8 +108,9 @@ func newGCAdopt(a *app) *cobra.Command {
 			"good, take the mark from it here, naming it; it deletes nothing from then on, even if it comes back.\n\n" +
 			"If layers may have been deleted that this cluster needs, they are looked for first. Some that are gone are listed, and\n" +
 			"nothing is taken; --accept-missing marks them lost and goes on. Without --from a mark is made where there is none.\n\n" +
-			"--forget-epoch E also deletes all that is stored under the epoch E and that this cluster does not know: what the old\n" +
-			"cluster was sent after the point of the restore. There is no way back from that.",
+			"What the old cluster wrote stays even then, also what is deleted here: it may live, and need it. --forget-epoch E is for\n" +
+			"one that is gone. It lets go what lies under the epoch E and is deleted here, and deletes what this cluster never knew:\n" +
+			"what the old one was sent after the point of the restore. There is no way back from that.",
 		Example: "  pontoon gc adopt --from 5a0c1f1e2d3b4a59 --dry-run\n  pontoon gc adopt --from 5a0c1f1e2d3b4a59 --yes\n" +
 			"  pontoon gc adopt --forget-epoch 6f1c2b3a --yes       # later, when nothing of the old cluster is missed",
 		Args: exactly(0),

@@ -239,7 +239,8 @@ func nextSteps(w io.Writer, c *Config, d *restored) {
 		"  2. Empty the data directories of all other nodes and start them with cluster.join set to this one: they join as new nodes.\n"+
 		"  3. Nothing is deleted from the store yet. When the old cluster is gone for good, and this is the right moment:\n"+
 		"     pontoon gc adopt --from %s\n"+
-		"     Wrong moment? Stop, empty the data directories and restore to another: nothing is lost before step 3.\n", d.from.ClusterID)
+		"     What the old one wrote and is deleted here goes with --forget-epoch %s, later: there is no way back from that.\n"+
+		"     Wrong moment? Stop, empty the data directories and restore to another: nothing is lost before step 3.\n", d.from.ClusterID, d.from.Epoch)
 	if c.Cluster.ID != "" && c.Cluster.ID != d.system.GetClusterId() {
 		_, _ = fmt.Fprintf(w, "\nThe configuration says cluster.id: %s. Set it to %s, or take it out, on all nodes, or none starts.\n", c.Cluster.ID, d.system.GetClusterId())
 	}

@@ -2802,7 +2802,10 @@ type Collection struct {
 	// Absent when none runs.
 	Running *Cycle `protobuf:"bytes,2,opt,name=running,proto3" json:"running,omitempty"`
 	// The number of cycles in the history.
-	Kept          int64 `protobuf:"varint,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	Kept int64 `protobuf:"varint,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	// The epochs of other clusters that somebody said to forget, sorted. What lies under any other foreign epoch is
+	// never deleted, condemned here or not: the cluster that wrote it may live (G9).
+	Forgotten     []string `protobuf:"bytes,4,rep,name=forgotten,proto3" json:"forgotten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2856,6 +2859,13 @@ func (x *Collection) GetKept() int64 {
 		return x.Kept
 	}
 	return 0
+}
+
+func (x *Collection) GetForgotten() []string {
+	if x != nil {
+		return x.Forgotten
+	}
+	return nil
 }
 
 type CycleRequest struct {
@@ -3188,9 +3198,11 @@ type CycleKept struct {
 	Keys  int64                  `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
 	Bytes int64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Of these: kept because a backup may need them, because the delay is not over, because the store is not ours (G9).
-	ForBackup     int64 `protobuf:"varint,3,opt,name=for_backup,json=forBackup,proto3" json:"for_backup,omitempty"`
-	ForDelay      int64 `protobuf:"varint,4,opt,name=for_delay,json=forDelay,proto3" json:"for_delay,omitempty"`
-	ForMark       int64 `protobuf:"varint,5,opt,name=for_mark,json=forMark,proto3" json:"for_mark,omitempty"`
+	ForBackup int64 `protobuf:"varint,3,opt,name=for_backup,json=forBackup,proto3" json:"for_backup,omitempty"`
+	ForDelay  int64 `protobuf:"varint,4,opt,name=for_delay,json=forDelay,proto3" json:"for_delay,omitempty"`
+	ForMark   int64 `protobuf:"varint,5,opt,name=for_mark,json=forMark,proto3" json:"for_mark,omitempty"`
+	// Kept because they lie under another cluster's epoch, which nobody said to forget.
+	ForEpoch      int64 `protobuf:"varint,6,opt,name=for_epoch,json=forEpoch,proto3" json:"for_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3256,6 +3268,13 @@ func (x *CycleKept) GetForDelay() int64 {
 func (x *CycleKept) GetForMark() int64 {
 	if x != nil {
 		return x.ForMark
+	}
+	return 0
+}
+
+func (x *CycleKept) GetForEpoch() int64 {
+	if x != nil {
+		return x.ForEpoch
 	}
 	return 0
 }
@@ -3655,12 +3674,13 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12)\n" +
-	"\x04kind\x18\x04 \x01(\x0e2\x15.pontoon.meta.v1.KindR\x04kind\"\x8f\x01\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x15.pontoon.meta.v1.KindR\x04kind\"\xad\x01\n" +
 	"\n" +
 	"Collection\x12;\n" +
 	"\trequested\x18\x01 \x01(\v2\x1d.pontoon.meta.v1.CycleRequestR\trequested\x120\n" +
 	"\arunning\x18\x02 \x01(\v2\x16.pontoon.meta.v1.CycleR\arunning\x12\x12\n" +
-	"\x04kept\x18\x03 \x01(\x03R\x04kept\"\x8d\x01\n" +
+	"\x04kept\x18\x03 \x01(\x03R\x04kept\x12\x1c\n" +
+	"\tforgotten\x18\x04 \x03(\tR\tforgotten\"\x8d\x01\n" +
 	"\fCycleRequest\x12,\n" +
 	"\x05first\x18\x01 \x01(\v2\x16.pontoon.meta.v1.StampR\x05first\x12*\n" +
 	"\x04last\x18\x02 \x01(\v2\x16.pontoon.meta.v1.StampR\x04last\x12#\n" +
@@ -3693,14 +3713,15 @@ const file_pontoon_meta_v1_state_proto_rawDesc = "" +
 	"\forphan_bytes\x18\b \x01(\x03R\vorphanBytes\x12-\n" +
 	"\x12aborted_multiparts\x18\t \x01(\x03R\x11abortedMultiparts\x12\x16\n" +
 	"\x06failed\x18\n" +
-	" \x01(\x03R\x06failed\"\x8c\x01\n" +
+	" \x01(\x03R\x06failed\"\xa9\x01\n" +
 	"\tCycleKept\x12\x12\n" +
 	"\x04keys\x18\x01 \x01(\x03R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1d\n" +
 	"\n" +
 	"for_backup\x18\x03 \x01(\x03R\tforBackup\x12\x1b\n" +
 	"\tfor_delay\x18\x04 \x01(\x03R\bforDelay\x12\x19\n" +
-	"\bfor_mark\x18\x05 \x01(\x03R\aforMark\"\xa8\x03\n" +
+	"\bfor_mark\x18\x05 \x01(\x03R\aforMark\x12\x1b\n" +
+	"\tfor_epoch\x18\x06 \x01(\x03R\bforEpoch\"\xa8\x03\n" +
 	"\x06Backup\x122\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1c.pontoon.meta.v1.BackupStateR\x05state\x12.\n" +
 	"\x06opened\x18\x02 \x01(\v2\x16.pontoon.meta.v1.StampR\x06opened\x12\x14\n" +
