@@ -89,17 +89,18 @@ test: build ## every test, without the race detector; the end-to-end tests start
 	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
 
 # A test that passes under the detector is not run again without it: most of them wait, as long either way. The simulation
-# is shorter under it, so both run; that the simulation sees defects is no question to the detector.
+# is shorter under it, so both run; that it and the random worlds of meta see defects is no question to the detector.
 SIMULATED := ^(TestTheClusterKeepsItsPromisesUnderSimulatedFaults|TestTheSimulationCatches)$$
 
 .PHONY: race
 race: ## the tests of all that runs concurrently, under the race detector
-	CGO_ENABLED=1 go test -race -timeout 45m -parallel $(PARALLEL) -skip '^TestTheSimulationCatches$$' $(RACE)
+	CGO_ENABLED=1 go test -race -timeout 45m -parallel $(PARALLEL) -skip '^(TestTheSimulationCatches|TestEachRuleIsNeeded)$$' $(RACE)
 
 .PHONY: rest
 rest: build ## the tests that make race leaves out: the long simulation, the command line, the end-to-end tests
 	go test -timeout 30m $$(go list ./... | grep -vxFf <(go list $(RACE)) | grep -v '/chaos$$')
 	go test -timeout 30m ./cluster -run '$(SIMULATED)'
+	go test -timeout 30m ./meta -run '^TestEachRuleIsNeeded$$'
 	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
 
 .PHONY: generate
