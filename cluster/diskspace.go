@@ -258,15 +258,20 @@ func (n *Node) yield(ctx context.Context) {
 	}
 }
 
-// reluctant is Raft's transport of a node that may not lead while its space is low: it asks nobody for a vote.
+// lowPatience is for how long a node without space leaves it to others to be elected, in heartbeat timeouts. It is
+// several elections: whoever has space wins one of them, if anybody has.
+const lowPatience = 20
+
+// reluctant is Raft's transport of a node that should not lead while its space is low: it asks nobody for a vote while
+// anybody else may be elected. Where all are low, one must lead in the end, or nobody could read.
 type reluctant struct {
 	*transport.Instance
-	space *Space
+	stands func() error
 }
 
 // RequestVote implements raft.Transport.
 func (r reluctant) RequestVote(id raft.ServerID, at raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := r.space.low(); err != nil {
+	if err := r.stands(); err != nil {
 		return err
 	}
 	return r.Instance.RequestVote(id, at, args, resp)
@@ -274,10 +279,27 @@ func (r reluctant) RequestVote(id raft.ServerID, at raft.ServerAddress, args *ra
 
 // RequestPreVote implements raft.WithPreVote.
 func (r reluctant) RequestPreVote(id raft.ServerID, at raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if err := r.space.low(); err != nil {
+	if err := r.stands(); err != nil {
 		return err
 	}
 	return r.Instance.RequestPreVote(id, at, args, resp)
+}
+
+// stands is the reason for which this node asks for no votes now; nil without one.
+func (n *Node) stands() error {
+	low := n.space.low()
+	r := n.raft()
+	if low == nil || r == nil || n.space.closed() != nil {
+		return low
+	}
+	heard := r.LastContact()
+	if start := n.raftStarted.Load(); heard.Before(*start) {
+		heard = *start
+	}
+	if time.Since(heard) < lowPatience*n.cfg.scaled(heartbeat) {
+		return low
+	}
+	return nil
 }
 
 // Space is where this node's disk stands.

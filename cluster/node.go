@@ -77,6 +77,8 @@ type Node struct {
 	fatal chan error
 	// phase is what the node waits for, for Ready and Status.
 	phase atomic.Pointer[string]
+	// raftStarted is when the Raft that runs now was made.
+	raftStarted atomic.Pointer[time.Time]
 }
 
 var _ meta.Ledger = (*Node)(nil)
@@ -267,8 +269,9 @@ func (n *Node) raftConfig() *raft.Config {
 func (n *Node) startRaft() error {
 	var trans raft.Transport = n.inmem
 	if n.host != nil {
-		trans = reluctant{n.host.Raft().Instance(), n.space}
+		trans = reluctant{n.host.Raft().Instance(), n.stands}
 	}
+	n.raftStarted.Store(new(time.Now()))
 	snaps := &snapshots{state: n.state, open: n.outgoing.open, fail: n.fail}
 	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: n.state.Witness()}, n.logs, n.logs, snaps, trans)
 	if err != nil {
