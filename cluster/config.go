@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/pontoon-registry/pontoon/meta"
 	"github.com/pontoon-registry/pontoon/meta/kv"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -19,7 +20,7 @@ import (
 // CommandVersion is the newest version of commands and rows that this release
 // writes and understands, OldestVersion the oldest that a cluster may have which it joins (M7).
 const (
-	CommandVersion = 3
+	CommandVersion = meta.NewestVersion
 	OldestVersion  = 1
 )
 

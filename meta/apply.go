@@ -17,8 +17,8 @@ var ErrFormat = errors.New("not known to this release of Pontoon: install a newe
 const (
 	// entryFormat is the newest encoding of Entry that this code knows.
 	entryFormat = 1
-	// maxVersion is the newest cluster version (M7) that this code knows; version.go says what came with which.
-	maxVersion = 3
+	// NewestVersion is the newest cluster version (M7) that this code knows; version.go says what came with which.
+	NewestVersion = 3
 )
 
 // LogEntry is one entry of the log as it is delivered to the state.

@@ -25,7 +25,7 @@ func marked(b *testing.B, blobs int) *State {
 		b.Fatal(err)
 	}
 	begin := begun()
-	begin[0].GetInitCluster().Version = maxVersion
+	begin[0].GetInitCluster().Version = NewestVersion
 	mustApply(b, first, entryOf(b, 1, begin...))
 	closed(b, first.Close())
 	fillBlobs(b, store, blobs)

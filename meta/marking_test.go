@@ -27,7 +27,7 @@ func crowded(t *testing.T, rng *rand.Rand) *State {
 		closed(t, store.Set(key, value))
 	}
 	many := func() int { return rng.IntN(3) * rng.IntN(3*nearby) }
-	set(oneRow(nil, rangeSystem), &metav1.System{ClusterId: "c", Epoch: "e1", Version: maxVersion, Settings: DefaultSettings()})
+	set(oneRow(nil, rangeSystem), &metav1.System{ClusterId: "c", Epoch: "e1", Version: NewestVersion, Settings: DefaultSettings()})
 	set(oneRow(nil, rangeClock), &metav1.Clock{ClusterTime: 2 * hour})
 	for i := range 60 {
 		d, repository := digestOf(fmt.Sprint(i)), fmt.Sprintf("r%d", rng.IntN(3))
@@ -147,7 +147,7 @@ func TestAViewOfAClosedStateFindsNothing(t *testing.T) {
 func TestTheHistoryOfCyclesIsBounded(t *testing.T) {
 	s := newState(t)
 	begin := begun()
-	begin[0].GetInitCluster().Version = maxVersion
+	begin[0].GetInitCluster().Version = NewestVersion
 	mustApply(t, s, entryOf(t, 1, begin...))
 	for i := range uint64(cyclesKept + 5) {
 		mustApply(t, s, entryOf(t, 2+i,
@@ -167,7 +167,7 @@ func TestTheHistoryOfCyclesIsBounded(t *testing.T) {
 func TestADeletionOfUntaggedManifestsEndsEarly(t *testing.T) {
 	s := newState(t)
 	begin := begun()
-	begin[0].GetInitCluster().Version = maxVersion
+	begin[0].GetInitCluster().Version = NewestVersion
 	begin[1].GetOpenTerm().Settings.SparseImages = true
 	begin[1].GetOpenTerm().Settings.Grace = 1
 	mustApply(t, s, entryOf(t, 1, append(begin, &metav1.Command{Kind: &metav1.Command_BeginCycle{BeginCycle: &metav1.BeginCycle{

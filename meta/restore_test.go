@@ -242,7 +242,7 @@ func checkMoment(t *testing.T, old, v *View, state *State) {
 		t.Fatalf("it is at index %d, term %d, clock %d", index, term, v.ClusterTime())
 	}
 	want := &metav1.System{
-		ClusterId: "new", Epoch: "e2", Life: "l2", Incarnation: 1, Version: maxVersion, Term: 2, Settings: worldSettings(),
+		ClusterId: "new", Epoch: "e2", Life: "l2", Incarnation: 1, Version: NewestVersion, Term: 2, Settings: worldSettings(),
 		Restored: &metav1.Restored{ClusterId: "c", Epoch: "e1", Index: old.Index(), WallTime: old.at.clock.GetWallTime(), RestoredWallTime: 12345},
 	}
 	if !proto.Equal(v.at.system, want) {

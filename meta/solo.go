@@ -43,7 +43,7 @@ func NewSolo(store *kv.Store, now func() int64) (*Solo, error) {
 		return s, nil
 	}
 	first := &metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{
-		ClusterId: "solo", Epoch: "solo", Incarnation: 1, Version: maxVersion, Name: "solo",
+		ClusterId: "solo", Epoch: "solo", Incarnation: 1, Version: NewestVersion, Name: "solo",
 	}}}
 	ctx := context.Background()
 	if _, err := s.Propose(ctx, first); err != nil {

@@ -102,7 +102,7 @@ func load(h *home) (*moment, *metav1.Witness, error) {
 	if r.err != nil {
 		return nil, nil, errors.Join(r.err, snap.Close())
 	}
-	if v := m.system.GetVersion(); v > maxVersion {
+	if v := m.system.GetVersion(); v > NewestVersion {
 		return nil, nil, errors.Join(fmt.Errorf("cluster version %d: %w", v, ErrFormat), snap.Close())
 	}
 	return m, w, nil

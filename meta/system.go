@@ -38,7 +38,7 @@ func (t *txn) initCluster(c *metav1.InitCluster) (*metav1.Result, error) {
 	if c.GetVersion() == 0 {
 		return nil, invalid(metav1.Noun_NOUN_CLUSTER, "cluster version: got 0, expected at least 1")
 	}
-	if c.GetVersion() > maxVersion {
+	if c.GetVersion() > NewestVersion {
 		// A refusal would depend on the binary (M7).
 		return nil, ErrFormat
 	}

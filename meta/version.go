@@ -41,7 +41,7 @@ func (t *txn) raiseVersion(c *metav1.RaiseVersion) (*metav1.Result, error) {
 	if next <= now {
 		return nil, conflict(metav1.Noun_NOUN_CLUSTER, "cluster version: got %d, it is %d already", next, now)
 	}
-	if next > maxVersion {
+	if next > NewestVersion {
 		// A refusal would depend on the binary (M7).
 		return nil, ErrFormat
 	}

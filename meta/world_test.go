@@ -71,7 +71,7 @@ func newWorld(t testing.TB, seed uint64, broken string) *world {
 	}
 	w.begun()
 	w.propose(&metav1.Command{Kind: &metav1.Command_OpenTerm{OpenTerm: &metav1.OpenTerm{Term: 1, Settings: worldSettings()}}},
-		&metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: w.cluster, Epoch: w.epoch, Version: maxVersion}}})
+		&metav1.Command{Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: w.cluster, Epoch: w.epoch, Version: NewestVersion}}})
 	return w
 }
 

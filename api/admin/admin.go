@@ -86,7 +86,7 @@ func New(c Config) (http.Handler, error) {
 	mux.Handle(adminv1connect.NewLockServiceHandler(&locks{c.Ledger}, opts...))
 	mux.Handle(adminv1connect.NewTrustServiceHandler(&trust{c.Trust}, opts...))
 	mux.Handle(adminv1connect.NewMemberServiceHandler(&membership{c.Members, c.Membership}, opts...))
-	mux.Handle(adminv1connect.NewCollectionServiceHandler(&collection{c.Ledger, c.Collector, cyclePoll}, opts...))
+	mux.Handle(adminv1connect.NewCollectionServiceHandler(&collection{c.Ledger, c.Collector, cyclePoll, cycleBegin}, opts...))
 	mux.Handle(adminv1connect.NewSnapshotServiceHandler(&snapshots{c.Ledger, c.Backups, snapshotPoll}, opts...))
 	return mux, nil
 }

@@ -31,6 +31,8 @@ type collection struct {
 	collector Collector
 	// poll is how often a cycle that somebody waits for is looked at.
 	poll time.Duration
+	// begin is for how long they wait while no cycle runs.
+	begin time.Duration
 }
 
 const (
@@ -39,6 +41,8 @@ const (
 	cyclesBound = 100
 	// cyclePoll is how often somebody who waits hears of a cycle that comes on.
 	cyclePoll = 500 * time.Millisecond
+	// cycleBegin is many times what a leader takes to see a request, and longer than most changes of leadership.
+	cycleBegin = time.Minute
 )
 
 func (c *collection) GetCollection(ctx context.Context, _ *adminv1.GetCollectionRequest) (*adminv1.GetCollectionResponse, error) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -23,8 +24,9 @@ func (c *collection) RunCycle(ctx context.Context, req *adminv1.RunCycleRequest,
 	}
 	tick := time.NewTicker(c.poll)
 	defer tick.Stop()
+	moved := time.Now()
 	for {
-		now, err := c.answerTo(ctx, asked)
+		now, busy, err := c.answerTo(ctx, asked)
 		switch {
 		case meta.KindOf(err) == metav1.Kind_KIND_UNAVAILABLE && ctx.Err() == nil:
 			now = last // no leader for the moment: the next one goes on with the cycle
@@ -40,6 +42,12 @@ func (c *collection) RunCycle(ctx context.Context, req *adminv1.RunCycleRequest,
 		if now.GetCycle().GetEnded() != nil {
 			return nil
 		}
+		if busy {
+			moved = time.Now()
+		} else if time.Since(moved) > c.begin {
+			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CYCLE, "no node has begun the cycle within %v: either nobody leads, "+
+				"or gc.enabled is false on the node that does (pontoon status); the request stays", c.begin)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -50,15 +58,21 @@ func (c *collection) RunCycle(ctx context.Context, req *adminv1.RunCycleRequest,
 
 // request asks for a cycle and answers the index of the request.
 func (c *collection) request(ctx context.Context, forgetEpochs []string) (uint64, error) {
-	res, err := c.ledger.Propose(ctx, &metav1.Command{Envelope: envelope(ctx),
-		Kind: &metav1.Command_RequestCycle{RequestCycle: &metav1.RequestCycle{ForgetEpochs: forgetEpochs}}})
+	command := requestCycle(forgetEpochs)
+	command.Envelope = envelope(ctx)
+	res, err := c.ledger.Propose(ctx, command)
 	return res.GetIndex(), err
 }
 
-// answerTo is the cycle that answers a request: of those whose last request is not before it the first that began.
-func (c *collection) answerTo(ctx context.Context, asked uint64) (*adminv1.RunCycleResponse, error) {
-	out := &adminv1.RunCycleResponse{Request: asked}
-	return out, c.ledger.View(ctx, meta.Read{MinIndex: asked}, func(v *meta.View) error {
+func requestCycle(forgetEpochs []string) *metav1.Command {
+	return &metav1.Command{Kind: &metav1.Command_RequestCycle{RequestCycle: &metav1.RequestCycle{ForgetEpochs: forgetEpochs}}}
+}
+
+// answerTo is the cycle that answers a request: of those whose last request is not before it the first that began. busy: it, or
+// another one, runs.
+func (c *collection) answerTo(ctx context.Context, asked uint64) (out *adminv1.RunCycleResponse, busy bool, err error) {
+	out = &adminv1.RunCycleResponse{Request: asked}
+	return out, busy, c.ledger.View(ctx, meta.Read{MinIndex: asked}, func(v *meta.View) error {
 		row, err := v.Collection()
 		if err != nil {
 			return err
@@ -67,6 +81,7 @@ func (c *collection) answerTo(ctx context.Context, asked uint64) (*adminv1.RunCy
 		if err != nil {
 			return err
 		}
+		busy = row.GetRunning() != nil
 		if run := row.GetRunning(); run.GetRequest().GetLast().GetIndex() >= asked {
 			out.Cycle = cycleOf(run)
 		}
@@ -97,7 +112,7 @@ func (c *collection) AdoptStore(ctx context.Context, req *adminv1.AdoptStoreRequ
 	if err := checkEpochs(req.GetForgetEpochs()); err != nil {
 		return err
 	}
-	if err := c.foreign(ctx, req.GetForgetEpochs()); err != nil {
+	if err := c.mayForget(ctx, req.GetForgetEpochs()); err != nil {
 		return err
 	}
 	adoption, err := c.collector.Adopt(ctx, req, envelope(ctx), func(search *adminv1.VerifyStoreResponse) error {
@@ -136,17 +151,24 @@ func checkEpochs(epochs []string) error {
 	return nil
 }
 
-// foreign refuses this cluster's own epoch before the mark is taken for it.
-func (c *collection) foreign(ctx context.Context, epochs []string) error {
+// mayForget refuses this cluster's own epoch, and any in a cluster whose command version knows of none, before the mark is
+// taken for it.
+func (c *collection) mayForget(ctx context.Context, epochs []string) error {
+	if len(epochs) == 0 {
+		return nil
+	}
 	return c.ledger.View(ctx, meta.Read{}, func(v *meta.View) error {
 		system, err := v.System()
 		if err != nil {
 			return err
 		}
-		for _, e := range epochs {
-			if e == system.GetEpoch() {
-				return invalid(metav1.Noun_NOUN_CYCLE, "forget_epochs: %s is this cluster's own epoch", e)
-			}
+		needed := meta.NeededVersion(requestCycle(epochs))
+		if now := system.GetVersion(); now < needed {
+			return meta.Refuse(metav1.Kind_KIND_UNSUPPORTED, metav1.Noun_NOUN_CYCLE,
+				"forget_epochs: needs command version %d, the cluster has %d: it rises when all nodes run this release (pontoon cluster finalize)", needed, now)
+		}
+		if slices.Contains(epochs, system.GetEpoch()) {
+			return invalid(metav1.Noun_NOUN_CYCLE, "forget_epochs: %s is this cluster's own epoch", system.GetEpoch())
 		}
 		return nil
 	})

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pontoon-registry/pontoon/meta"
+	"github.com/pontoon-registry/pontoon/meta/kv"
 	adminv1 "github.com/pontoon-registry/pontoon/proto/pontoon/admin/v1"
 	"github.com/pontoon-registry/pontoon/proto/pontoon/admin/v1/adminv1connect"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -123,6 +125,25 @@ func TestWhoWaitsIsToldOfTheCycleThatAnswersThem(t *testing.T) {
 	}
 	if stream.Receive() || stream.Err() != nil {
 		t.Errorf("after the end: got %v, %v", stream.Msg(), stream.Err())
+	}
+}
+
+// A leader with gc.enabled false, or none, begins no cycle.
+func TestWhoWaitsForACycleThatNobodyBeginsIsToldSo(t *testing.T) {
+	r := newRig(t)
+	impatient := &collection{r.ledger, &r.gc, time.Millisecond, 20 * time.Millisecond}
+	srv := httptest.NewServer(func() http.Handler { _, h := adminv1connect.NewCollectionServiceHandler(impatient); return h }())
+	defer srv.Close()
+	client := adminv1connect.NewCollectionServiceClient(srv.Client(), srv.URL)
+	stream, err := client.RunCycle(t.Context(), &adminv1.RunCycleRequest{Wait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !stream.Receive() || stream.Msg().GetRequest() == 0 {
+		t.Fatalf("got %v, %v", stream.Msg(), stream.Err())
+	}
+	if stream.Receive() || !strings.Contains(stream.Err().Error(), "gc.enabled is false on the node that does") {
+		t.Errorf("got %v, %v", stream.Msg(), stream.Err())
 	}
 }
 
@@ -339,5 +360,41 @@ func TestStreamsNeedTheSocketToo(t *testing.T) {
 	s, err := r.collection.GetCollection(t.Context(), &adminv1.GetCollectionRequest{})
 	if err != nil || s.GetRequested() != nil {
 		t.Errorf("a stranger asked for a cycle: %v, %v", s, err)
+	}
+}
+
+// An older cluster would refuse the request after the mark was taken.
+func TestAnOlderClusterIsNotLetAdoptToForget(t *testing.T) {
+	store, err := kv.OpenMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	state, err := meta.Open(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	init, err := proto.Marshal(&metav1.Entry{Format: 1, Commands: []*metav1.Command{{Envelope: &metav1.Envelope{NodeId: "n"},
+		Kind: &metav1.Command_InitCluster{InitCluster: &metav1.InitCluster{ClusterId: "old", Epoch: "own", Incarnation: 1, Version: 2, Name: "old"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.Apply([]meta.LogEntry{{Index: 1, Term: 1, Data: init}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := state.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ledger, err := meta.NewSolo(store, func() int64 { return 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.Close()
+	c := &collection{ledger: ledger}
+	if err := c.mayForget(t.Context(), []string{"other"}); meta.KindOf(err) != metav1.Kind_KIND_UNSUPPORTED || !strings.Contains(err.Error(), "needs command version 3, the cluster has 2") {
+		t.Errorf("got %v", err)
+	}
+	if err := c.mayForget(t.Context(), nil); err != nil {
+		t.Errorf("nothing to forget: got %v", err)
 	}
 }

@@ -125,6 +125,9 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func (l *loader) load(store *kv.Store) error {
+	if m := l.snapshot.Manifest(); m.CommandVersion > meta.NewestVersion {
+		return fileError(l.snapshot.from.full(manifestName), ErrNewerFormat, "command version %d, this release reads %d", m.CommandVersion, meta.NewestVersion)
+	}
 	rows := l.snapshot.Rows(l.ctx)
 	return errors.Join(meta.Import(store, l.read(rows)), rows.Close())
 }

@@ -245,6 +245,30 @@ func TestADamagedLogIsNotReplayed(t *testing.T) {
 	}
 }
 
+// TestASnapshotOfANewerReleaseIsRefusedAtOnce before any of its rows are read.
+func TestASnapshotOfANewerReleaseIsRefusedAtOnce(t *testing.T) {
+	a := newArchived(t)
+	a.grow(3)
+	var file bytes.Buffer
+	if _, err := WriteFile(t.Context(), a.view(), "v1", &file, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenTar("f.tar", bytes.NewReader(file.Bytes()), int64(file.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.manifest.CommandVersion = meta.NewestVersion + 1
+	store, err := kv.OpenMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	_, err = Load(t.Context(), s, store, Target{}, func(p Progress) { t.Errorf("read %d bytes of rows", p.Rows) })
+	if !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), "command version 4, this release reads 3") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestARowsManifestThatLiesIsRefused: sums agree, but the rows are of another cluster or moment than it says.
 func TestARowsManifestThatLiesIsRefused(t *testing.T) {
 	for what, lie := range map[string]func(*Manifest){

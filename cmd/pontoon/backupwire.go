@@ -22,8 +22,9 @@ type remembering struct {
 	close  func() error
 }
 
-// newRemembering opens the place of backups. owns proves that the layers are this cluster's (G9): a copy of its disks that
-// runs elsewhere must not remove what this one needs.
+// newRemembering opens the place of backups. owns proves that the layers are this cluster's (G9): a copy of it that was
+// recovered or restored elsewhere is another life, and must not remove what this one needs. A copy of all disks that goes
+// on as it was has the same life, and is not told apart.
 func newRemembering(ctx context.Context, c *Config, n *cluster.Node, owns func(context.Context) error, m *api.Metrics, log *slog.Logger) (*remembering, error) {
 	archive, where, shut, err := c.openBackupPlace(ctx, storageMetrics{m, "backup"})
 	if err != nil {

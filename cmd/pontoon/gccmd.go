@@ -238,7 +238,7 @@ func (a *app) gcCycle(ctx context.Context, c *client, wait bool) error {
 		return err
 	}
 	if wait && last.GetCycle().GetOutcome() != metav1.CycleOutcome_CYCLE_OUTCOME_DONE {
-		return &codedError{code: exitFailure}
+		return &codedError{exitFailure, fmt.Errorf("cycle %d left something undone: %s", last.GetCycle().GetId(), orText(last.GetCycle().GetTrouble(), outcomeText(last.GetCycle().GetOutcome())))}
 	}
 	return nil
 }
