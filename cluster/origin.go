@@ -43,6 +43,9 @@ func (o *origin) begin(ctx context.Context) (*metav1.Origin, error) {
 	select {
 	case o.slots <- struct{}{}:
 	case <-ctx.Done():
+		if len(o.slots) < maxOutstanding {
+			return nil, unavailable("number the command: %v", context.Cause(ctx))
+		}
 		return nil, unavailable("%d commands of this node are under way already", maxOutstanding)
 	}
 	o.mu.Lock()

@@ -12,10 +12,14 @@ import (
 // Writers on all three nodes write through 20 handings over of leadership: none fails, and the pause is as short as
 // the transfer itself. What it took is printed, since how long a machine of two cores takes is not the point.
 func TestWritesGoOnThroughLeadershipTransfers(t *testing.T) {
-	nodes := trio(t)
+	// On a busy machine an election may take longer than the default.
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 30 * time.Second }, func(*Node) {})
 	const transfers = 20
 	stop := make(chan struct{})
 	var group sync.WaitGroup
+	defer group.Wait()
+	halt := sync.OnceFunc(func() { close(stop) })
+	defer halt()
 	var mu sync.Mutex
 	var acks []time.Time
 	for n := range 12 {
@@ -75,7 +79,7 @@ func TestWritesGoOnThroughLeadershipTransfers(t *testing.T) {
 		gaps = append(gaps, gap)
 		t.Logf("transfer took %v, writes paused %v", took.Round(time.Millisecond), gap.Round(time.Millisecond))
 	}
-	close(stop)
+	halt()
 	group.Wait()
 	slices.Sort(gaps)
 	t.Logf("writes paused p50 %v, max %v; %d writes", gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond), count())
