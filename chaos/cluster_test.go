@@ -36,6 +36,11 @@ type options struct {
 	first int    // so many nodes found the cluster; 0: three
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
+	logs, data string   // folders that stay; empty: the test's own, which go
+	env        []string // of every node; NODE stands for its name
+	// storage is the block under storage: in the config of a node, where that is not the store's for all; nil: it is.
+	storage func(*node) string
+
 	cluster []string // further lines in the cluster section of every node's config; NODE stands for its name
 	// before is called when the configs are written and no node runs; nil: nothing.
 	before func(*deployment)
@@ -44,7 +49,10 @@ type options struct {
 // newDeployment starts three nodes, or as many as asked for, over the store, waits until all are ready, and puts HAProxy before them.
 func newDeployment(t testing.TB, over store, o options) *deployment {
 	t.Helper()
-	d := &deployment{t: t, logs: scratch(t), data: t.TempDir(), store: over, options: o}
+	d := &deployment{t: t, logs: o.logs, data: o.data, store: over, options: o}
+	if o.logs == "" {
+		d.logs, d.data = scratch(t), t.TempDir()
+	}
 	d.secret = filepath.Join(d.data, "secret")
 	if err := os.WriteFile(d.secret, []byte("chaos-"+strings.Repeat("0123456789abcdef", 4)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -72,7 +80,11 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 // node is one that has no addresses yet and does not run.
 func (d *deployment) node(slot int) *node {
 	name := fmt.Sprintf("node%d", slot+1)
-	return &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml")}
+	n := &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml")}
+	for _, line := range d.options.env {
+		n.env = append(n.env, strings.ReplaceAll(line, "NODE", name))
+	}
+	return n
 }
 
 // place gives a node new addresses.
@@ -133,6 +145,10 @@ func (d *deployment) configOf(n *node, join []string) string {
 	if d.options.tls {
 		lines = append(lines, "  tls:", "    names: [127.0.0.1]")
 	}
+	storage := d.store.yaml()
+	if d.options.storage != nil {
+		storage = d.options.storage(n)
+	}
 	lines = append(lines, "cluster:")
 	for _, line := range d.options.cluster {
 		lines = append(lines, "  "+strings.ReplaceAll(line, "NODE", n.name))
@@ -147,7 +163,7 @@ func (d *deployment) configOf(n *node, join []string) string {
 		"    addr: "+n.gossip,
 		"  join: ["+strings.Join(join, ", ")+"]",
 		"storage:",
-		strings.TrimRight(d.store.yaml(), "\n"),
+		strings.TrimRight(storage, "\n"),
 		d.options.extra,
 	), "\n")
 }

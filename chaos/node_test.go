@@ -21,10 +21,16 @@ type node struct {
 	config                    string // file
 	addr, debug, peer, gossip string
 	proc                      *process
+	env                       []string // of its process, beside the test's
+	binary                    string   // its program; empty: the one under test
 }
 
 func (n *node) start() {
-	n.proc = start(n.t, n.logs, n.name, nil, pontoon(n.t), "serve", n.config)
+	program := n.binary
+	if program == "" {
+		program = pontoon(n.t)
+	}
+	n.proc = start(n.t, n.logs, n.name, n.env, program, "serve", n.config)
 }
 
 func (n *node) url() string { return "http://" + n.addr }
