@@ -3,7 +3,7 @@
 //
 // What it promises:
 //
-//  1. It touches only the binary, HTTP and storage, and imports nothing of ours: what passes here passes for a stranger.
+//  1. It touches only the binary, HTTP and storage, and imports nothing of the product: what passes here passes for a stranger.
 //  2. What a test calls lost was acknowledged by an answer that the test itself received.
 //  3. Everything it starts, it ends, also when a test fails; logs of a failed test are kept and named.
 //  4. Everything listens on loopback, on ports that were free a moment before.

@@ -47,7 +47,8 @@ var floors = map[string][]string{
 	"api":               {"api/*", "meta", "blobs", "proto/*"},
 	"cmd/*":             {"api", "api/*", "cluster", "cluster/*", "meta", "meta/*", "blobs", "blobs/*", "proto/*"},
 	"cmd":               {},
-	"chaos":             {},
+	"chaos":             {"chaos/*"},
+	"chaos/*":           {},
 }
 
 // testFloors is what the tests of a package may import besides: real parts from the floors below (meta.Solo, blobs/mem)

@@ -1,0 +1,169 @@
+package check
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
+	var file bytes.Buffer
+	h := NewHistory(&file, 42, 1000)
+	var group sync.WaitGroup
+	for client := range 8 {
+		group.Go(func() {
+			for range 20 {
+				call := h.Now()
+				h.Add(Operation{Client: client, Class: PullByTag, Kind: TagGet, Repo: "a", Key: "v1", Output: "sha256:1", Call: call, Outcome: Done})
+			}
+		})
+	}
+	group.Wait()
+	h.AddFault(Fault{Name: "kill", Target: "node1", From: time.Second, Until: 2 * time.Second})
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := Read(bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Run.Seed != 42 || log.Torn || len(log.Operations) != 160 || len(log.Faults) != 1 {
+		t.Fatalf("read %+v with %d operations", log.Run, len(log.Operations))
+	}
+	if taken := h.Take(nil); !reflect.DeepEqual(taken, log.Operations) {
+		t.Fatal("what is read is not what was kept")
+	}
+	if !reflect.DeepEqual(h.Samples(), SamplesOf(log.Operations)) || h.Len() != 160 {
+		t.Fatal("the samples are not those of the operations")
+	}
+}
+
+func TestAFullHistorySaysSo(t *testing.T) {
+	h := NewHistory(nil, 1, 2)
+	add := func(repo string) { h.Add(Operation{Kind: TagGet, Repo: repo, Outcome: Done}) }
+	add("a")
+	add("b")
+	if taken := h.Take(func(o *Operation) bool { return o.Repo == "a" }); len(taken) != 1 {
+		t.Fatalf("took %d operations, want 1", len(taken))
+	}
+	add("c")
+	if err := h.Err(); err != nil {
+		t.Fatalf("there was room: %v", err)
+	}
+	add("d")
+	if err := h.Flush(); !errors.Is(err, ErrFull) {
+		t.Fatalf("got %v, want ErrFull", err)
+	}
+}
+
+type brokenDisk struct{}
+
+func (brokenDisk) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+func TestAHistoryThatCannotBeWrittenSaysSo(t *testing.T) {
+	h := NewHistory(brokenDisk{}, 1, 10)
+	if err := h.Flush(); err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestWhatNoRecorderWritesIsRefused(t *testing.T) {
+	const run = `{"run":{"seed":1,"began":"2026-01-01T00:00:00Z"}}` + "\n"
+	const op = `{"op":{"client":1,"class":"list","kind":"tag-list","call":1,"return":2,"outcome":"done"}}` + "\n"
+	for name, file := range map[string]string{
+		"no run":        op,
+		"second run":    run + run,
+		"two at once":   `{"run":{"seed":1,"began":"2026-01-01T00:00:00Z"},"fault":{"name":"x","from":0,"until":1}}` + "\n",
+		"nothing":       run + "{}\n",
+		"unknown field": run + `{"op":{"kind":"tag-list","outcome":"done","color":1}}` + "\n",
+		"outcome":       run + strings.Replace(op, `"done"`, `"perhaps"`, 1),
+		"time":          run + strings.Replace(op, `"return":2`, `"return":0`, 1),
+		"fault":         run + `{"fault":{"name":"x","from":2,"until":1}}` + "\n",
+		"two values":    run + `{"fault":{"name":"x","from":0,"until":1}} {}` + "\n",
+		"long":          run + strings.Repeat("x", maxLine+1) + "\n",
+		"no JSON":       run + "x\n",
+	} {
+		if log, err := Read(strings.NewReader(file)); err == nil {
+			t.Errorf("%s: read %+v", name, log)
+		}
+	}
+	log, err := Read(strings.NewReader(run + op + op[:20]))
+	if err != nil || !log.Torn || len(log.Operations) != 1 {
+		t.Errorf("torn: %+v, %v", log, err)
+	}
+	if _, err := Read(io.MultiReader(strings.NewReader(run), errReader{})); err == nil {
+		t.Error("a disk error is no end")
+	}
+}
+
+type errReader struct{}
+
+func (errReader) Read([]byte) (int, error) { return 0, errors.New("input/output error") }
+
+func TestOnlyWhatCertainlyHadNoEffectIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		kind   Kind
+		status int
+		err    error
+		want   Outcome
+	}{
+		{TagPut, 201, nil, Done},
+		{TagPut, 412, nil, Refused},
+		{TagPut, 404, nil, Refused},
+		{TagPut, 429, nil, Refused},
+		{TagPut, 408, nil, Unknown},
+		{TagPut, 499, nil, Unknown},
+		{TagPut, 500, nil, Unknown},
+		{TagPut, 503, nil, Unknown},
+		{TagPut, 0, nil, Unknown},
+		{TagPut, 201, errors.New("reset in the body"), Unknown},
+		{TagPut, 404, errors.New("reset in the body"), Unknown},
+		{BlobPut, 416, nil, Unknown},
+		{TagGet, 404, nil, Done},
+		{TagGet, 304, nil, Done},
+		{TagGet, 401, nil, Refused},
+		{ManifestDelete, 404, nil, Refused},
+		{ManifestDelete, 202, nil, Done},
+	} {
+		if got := Judge(c.kind, c.status, c.err); got != c.want {
+			t.Errorf("%s answered %d, %v: %s, want %s", c.kind, c.status, c.err, got, c.want)
+		}
+	}
+}
+
+// FuzzRead: whatever is read is written and read again as the same.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(`{"run":{"seed":1,"began":"2026-01-01T00:00:00Z"}}` + "\n" +
+		`{"op":{"client":1,"class":"list","kind":"tag-list","call":1,"return":2,"outcome":"done"}}` + "\n" +
+		`{"fault":{"name":"x","target":"node1","from":0,"until":1}}` + "\n"))
+	f.Add([]byte(`{"run":{}}` + "\n" + `{"op":`))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		log, err := Read(bytes.NewReader(file))
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		h := NewHistory(&again, log.Run.Seed, len(log.Operations))
+		for _, o := range log.Operations {
+			h.Add(o)
+		}
+		for _, f := range log.Faults {
+			h.AddFault(f)
+		}
+		if err := h.Flush(); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		second, err := Read(&again)
+		if err != nil {
+			t.Fatalf("cannot read what was written: %v", err)
+		}
+		if len(second.Operations) != len(log.Operations) || !reflect.DeepEqual(second.Faults, log.Faults) {
+			t.Fatalf("got %+v, want %+v", second, log)
+		}
+	})
+}
