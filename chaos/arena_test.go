@@ -2,9 +2,9 @@ package chaos
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +22,8 @@ type arena struct {
 	taken   []*node // under a fault
 	claimed []*node // taken by the fault that is being injected
 
-	members atomic.Pointer[[]*node] // d.nodes as they were last, for other goroutines
+	active  sync.Map               // names of the faults that are there → whether each is confined
+	members atomic.Pointer[[]door] // d.nodes as they were last, for other goroutines
 }
 
 const (
@@ -50,19 +51,33 @@ func newArena(t testing.TB, dir string) *arena {
 	return a
 }
 
-// publish tells other goroutines which nodes there are.
-func (a *arena) publish() {
-	nodes := append([]*node(nil), a.d.nodes...)
-	a.members.Store(&nodes)
+// door is where other goroutines find a node.
+type door struct {
+	name, addr, debug, socket, config string
+	// taken: it is under a fault, or has not been ready since.
+	taken bool
 }
 
-// nodes are all that there are, for any goroutine: how the schedule left them last.
-func (a *arena) nodes() []*node { return *a.members.Load() }
+// publish tells other goroutines which nodes there are, where, and which are under a fault.
+func (a *arena) publish() {
+	var doors []door
+	for _, n := range a.d.nodes {
+		doors = append(doors, door{n.name, n.addr, n.debug, filepath.Join(a.d.data, n.name, "pontoon.sock"), n.config, !a.free(n)})
+	}
+	a.members.Store(&doors)
+}
 
-// any is one of the nodes.
-func (a *arena) any() *node {
-	nodes := a.nodes()
-	return nodes[rand.IntN(len(nodes))]
+// doors are the nodes, for any goroutine, as the schedule left them last.
+func (a *arena) doors() []door { return *a.members.Load() }
+
+// doorOf finds a node by its name.
+func (a *arena) doorOf(name string) (door, bool) {
+	for _, d := range a.doors() {
+		if d.name == name {
+			return d, true
+		}
+	}
+	return door{}, false
 }
 
 // runFolder is where a run keeps all that it leaves.

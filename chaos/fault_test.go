@@ -17,8 +17,10 @@ type fault struct {
 	hold   [2]time.Duration // the shortest and the longest time before it is healed; zero: 1 s to 6 s
 	// alone says that no other fault may be there meanwhile, because this one takes a disk, a majority or the store away.
 	alone bool
+	// confined says that it harms nobody but the processes that it takes: all other nodes answer by digest meanwhile (I13).
+	confined bool
 	// inject does the harm and returns soon, with what undoes it and whom it hit. It draws from chance the same however the
-	// cluster happens to be, so that a seed gives the same sequence. errNobody says that there is nothing to harm just now.
+	// cluster happens to be, so that a seed gives the same sequence. A node that it harms it takes or claims, first. errNobody says that there is nothing to harm just now.
 	inject func(ctx context.Context, a *arena, chance *rand.Rand) (heal func(ctx context.Context) error, detail string, err error)
 }
 
@@ -33,10 +35,10 @@ func faults() []fault {
 // killFaults end or stop one process.
 func killFaults() []fault {
 	return []fault{
-		{name: "kill-leader", weight: 4, inject: killOf((*arena).takeLeader)},
-		{name: "kill-node", weight: 3, inject: killOf((*arena).take)},
-		{name: "pause-leader", weight: 3, hold: [2]time.Duration{200 * time.Millisecond, 15 * time.Second}, inject: pauseOf((*arena).takeLeader)},
-		{name: "pause-node", weight: 1, hold: [2]time.Duration{200 * time.Millisecond, 15 * time.Second}, inject: pauseOf((*arena).take)},
+		{name: "kill-leader", weight: 4, confined: true, inject: killOf((*arena).takeLeader)},
+		{name: "kill-node", weight: 3, confined: true, inject: killOf((*arena).take)},
+		{name: "pause-leader", weight: 3, confined: true, hold: [2]time.Duration{200 * time.Millisecond, 15 * time.Second}, inject: pauseOf((*arena).takeLeader)},
+		{name: "pause-node", weight: 1, confined: true, hold: [2]time.Duration{200 * time.Millisecond, 15 * time.Second}, inject: pauseOf((*arena).take)},
 	}
 }
 

@@ -40,6 +40,12 @@ func TestMain(m *testing.M) {
 	if dir := built.dir; dir != "" {
 		os.RemoveAll(dir)
 	}
+	if judged.ran { // the last line of all
+		if code != 0 && judged.void == "" {
+			judged.violations = max(1, judged.violations)
+		}
+		fmt.Println(judged)
+	}
 	os.Exit(code)
 }
 

@@ -1,0 +1,497 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pontoon-registry/pontoon/chaos/check"
+)
+
+var (
+	chaosDuration = flag.Duration("chaos.duration", 0, "how long TestChaos does harm; 0: about 25 s with the few faults of make check")
+	chaosSeed     = flag.Uint64("chaos.seed", 0, "of the faults of TestChaos; 0: a new one, which is printed")
+	chaosDir      = flag.String("chaos.dir", "", "folder for what a run of TestChaos leaves; empty: one in the folder for temporary files, with the seed in its name")
+	chaosFaults   = flag.String("chaos.faults", "", "only these faults, with commas between; empty: all that have a weight")
+	chaosScale    = flag.Float64("chaos.scale", 2, "what the ten seconds are multiplied by in which a cluster is healthy after its faults: servers, clients and checkers share a machine")
+)
+
+const (
+	// leastRate is how many operations a second a run needs to show anything.
+	leastRate = 50
+	// healthy is how long after the last fault everything works again (I11).
+	healthy = 10 * time.Second
+	// calmTime is how long nothing is done to a healthy cluster before the next storm.
+	calmTime = 3 * time.Second
+	// quickTime and quickFaults are what make check runs.
+	quickTime   = 15 * time.Second
+	quickFaults = "kill-leader,pause-leader,kill-node"
+	// mostOperations bounds what a history keeps at a time.
+	mostOperations = 500_000
+)
+
+// verdict is the last line of a run.
+type verdict struct {
+	ran        bool
+	seed       uint64
+	operations int
+	rate       float64
+	faults     int
+	violations int
+	void       string // why the run shows nothing
+	dir        string
+}
+
+// judged is what TestChaos found, for the last line.
+var judged verdict
+
+func (v verdict) String() string {
+	word := "PASS"
+	switch {
+	case v.violations > 0:
+		word = "FAIL"
+	case v.void != "":
+		word = "VOID"
+	}
+	line := fmt.Sprintf("verdict: %s seed=%d operations=%d (%.0f/s) faults=%d violations=%d", word, v.seed, v.operations, v.rate, v.faults, v.violations)
+	if word == "VOID" {
+		line += " because: " + v.void
+	}
+	return line
+}
+
+// TestChaos does harm to a cluster while clients use it in all ways that there are, and holds what they saw against what the
+// registry promises. See doc.go for what it does and how to repeat a run.
+func TestChaos(t *testing.T) {
+	r := newChaos(t)
+	r.begin()
+	for r.ctx.Err() == nil && time.Since(r.began) < r.during {
+		s := r.nemesis.plan.next()
+		r.nemesis.storm(r.ctx, s)
+		r.calm()
+	}
+	r.end()
+	r.finale()
+}
+
+// chaos is one run.
+type chaos struct {
+	t       testing.TB
+	a       *arena
+	c       *guests
+	nemesis *nemesis
+	watcher *watcher
+	gc      *collector
+	seasons *seasons
+	shelf   *shelf
+	ctx     context.Context // of the guests
+	stop    context.CancelFunc
+	group   sync.WaitGroup
+	sweeps  sync.WaitGroup
+	during  time.Duration
+	quick   bool
+	began   time.Time
+	took    time.Duration // with traffic
+	healed  []time.Duration
+	history *os.File
+}
+
+func newChaos(t *testing.T) *chaos {
+	t.Helper()
+	r := &chaos{t: t, during: *chaosDuration, quick: *chaosDuration == 0}
+	names, given := *chaosFaults, *chaosSeed
+	if r.quick {
+		r.during = quickTime
+		if names == "" {
+			names = quickFaults
+		}
+	}
+	if given == 0 {
+		given = rand.Uint64N(1 << 32)
+	}
+	dir := runFolder(t, *chaosDir, given)
+	judged = verdict{ran: true, seed: given, dir: dir, void: "it did not end"}
+	t.Logf("seed %d: -chaos.seed=%d -chaos.duration=%v does the same faults again; all that the run leaves is in %s", given, given, r.during, dir)
+	kinds, err := chosen(faults(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.a = newArena(t, dir)
+	if r.history, err = os.Create(filepath.Join(dir, "history.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	h := check.NewHistory(r.history, given, mostOperations)
+	r.c = &guests{a: r.a, history: h}
+	r.nemesis = &nemesis{a: r.a, plan: newPlan(given, kinds), history: h, missed: map[string]int{}, kinds: map[string]int{}}
+	r.shelf = newShelf()
+	r.gc = &collector{c: r.c, binary: pontoon(t), failed: map[string]int{}}
+	t.Cleanup(r.close) // before the processes end
+	return r
+}
+
+// chosen are the faults of those names, or all.
+func chosen(all []fault, names string) ([]fault, error) {
+	if names == "" {
+		return slices.DeleteFunc(all, func(f fault) bool { return f.weight == 0 }), nil
+	}
+	var kinds []fault
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(f fault) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-chaos.faults: got %q, there is no such fault", name)
+		}
+		kind := all[i]
+		kind.weight = max(1, kind.weight)
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
+}
+
+// begin lets the guests in.
+func (r *chaos) begin() {
+	r.t.Helper()
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	janitor := r.c.guest(0)
+	fixed := small("fixed", 0)
+	if !r.within(30*time.Second, func(ctx context.Context) bool {
+		_, err := exchange(ctx, janitor.client, r.a.d.url(), request{method: http.MethodPut, path: "/v2/fixed/manifests/" + digestOf(fixed), header: typed(mediaManifest), body: fixed})
+		return err == nil && janitor.pushBlob(ctx, "fixed", emptyConfig) && janitor.put(ctx, "fixed", fixed)
+	}) {
+		r.t.Fatal("the first push does not succeed")
+	}
+	r.watcher = newWatcher(r.c, "/v2/fixed/manifests/"+digestOf(fixed))
+	first := newSeason(1)
+	if !r.within(30*time.Second, func(ctx context.Context) bool { return first.open(ctx, janitor) }) {
+		r.t.Fatal("the first season does not open")
+	}
+	r.seasons = &seasons{c: r.c, over: make(chan *season, seasonsUnjudged), judged: make(chan *season, seasonsUnjudged), janitor: janitor, now: first}
+	r.began = time.Now()
+	id := 0
+	come := func(count int, what func(v *guest, i int)) {
+		for i := range count {
+			id++
+			v := r.c.guest(id)
+			r.group.Go(func() { defer v.leave(); what(v, i) })
+		}
+	}
+	come(tagWorkers, func(v *guest, _ int) { r.seasons.work(r.ctx, v, tagPause, (*guest).tags) })
+	come(setWorkers, func(v *guest, _ int) { r.seasons.work(r.ctx, v, tagPause, (*guest).sets) })
+	come(lockWorkers, func(v *guest, _ int) { r.seasons.work(r.ctx, v, 4*tagPause, (*guest).locks) })
+	come(imageWorkers, func(v *guest, i int) { v.owner(r.ctx, r.shelf, i) })
+	come(imagePullers, func(v *guest, _ int) { v.puller(r.ctx, r.shelf) })
+	come(2, func(v *guest, _ int) { v.lister(r.ctx, r.shelf) })
+	come(1, func(v *guest, _ int) { v.referrer(r.ctx) })
+	r.group.Go(func() { r.watcher.run(r.ctx) })
+	r.group.Go(func() { r.gc.run(r.ctx) })
+	r.group.Go(func() { r.seasons.turn(r.ctx) })
+	r.sweeps.Go(r.seasons.judge)
+	r.sweeps.Go(func() {
+		// Longer than the run: what was written is deleted when everything works again.
+		ctx, cancel := context.WithTimeout(context.Background(), r.during+20*time.Minute)
+		defer cancel()
+		r.seasons.sweep(ctx)
+	})
+	pause(r.ctx, calmTime)
+}
+
+// put pushes a manifest by its digest.
+func (v *guest) put(ctx context.Context, repo string, body []byte) bool {
+	_, o := v.do(ctx, check.Operation{Class: check.PutManifest, Kind: "put", Repo: "anchors", Key: repo, Input: digestOf(body)},
+		request{method: http.MethodPut, path: "/v2/" + repo + "/manifests/" + digestOf(body), header: typed(mediaManifest), body: body})
+	return o.Status == http.StatusCreated
+}
+
+// within repeats until it holds, for a time.
+func (r *chaos) within(during time.Duration, holds func(context.Context) bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), during)
+	defer cancel()
+	for ctx.Err() == nil {
+		if holds(ctx) {
+			return true
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	return false
+}
+
+// calm demands that everything works again soon, with all faults healed, and leaves it alone for a moment (I11).
+func (r *chaos) calm() {
+	r.t.Helper()
+	began, bound := time.Now(), time.Duration(float64(healthy)*(*chaosScale))
+	var err error
+	if !r.within(bound, func(context.Context) bool { err = r.sound(); return err == nil }) {
+		r.c.violated("I11", "%v after the last fault was healed: %v", bound, err)
+		if !r.within(settling, func(context.Context) bool { err = r.sound(); return err == nil }) {
+			r.t.Fatalf("the cluster does not heal: %v", err)
+		}
+	}
+	r.healed = append(r.healed, time.Since(began))
+	if !r.within(settling, func(context.Context) bool { err = r.spare(); return err == nil }) {
+		r.c.violated("I11", "%v after it was healthy: %v", settling, err)
+	}
+	pause(r.ctx, calmTime)
+}
+
+// sound says what does not work: every node is ready, has applied what the others had, and takes a write.
+func (r *chaos) sound() error {
+	highest := uint64(0)
+	for _, n := range r.a.d.nodes {
+		if _, err := get("http://"+n.debug+"/readyz", time.Second); err != nil {
+			return fmt.Errorf("%s is not ready: %w", n.name, err)
+		}
+		s, err := n.state()
+		if err != nil {
+			return err
+		}
+		highest = max(highest, s.Applied)
+	}
+	if _, err := r.a.leads(0); err != nil {
+		return err
+	}
+	for i, n := range r.a.d.nodes {
+		v := r.seasons.janitor
+		body := small("calm "+n.name, int(time.Now().UnixNano()))
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err := wanted(http.StatusCreated)(exchange(ctx, v.client, n.url(), request{method: http.MethodPut,
+			path: fmt.Sprintf("/v2/fixed/manifests/calm%d", i), header: typed(mediaManifest), body: body}))
+		if err == nil {
+			err = wanted(http.StatusAccepted)(exchange(ctx, v.client, n.url(), request{method: http.MethodDelete, path: "/v2/fixed/manifests/" + digestOf(body)}))
+		}
+		cancel()
+		if err != nil {
+			return fmt.Errorf("write through %s: %w", n.name, err)
+		}
+		s, err := n.state()
+		if err != nil {
+			return err
+		}
+		if s.Applied < highest {
+			return fmt.Errorf("%s has applied %d, another %d before", n.name, s.Applied, highest)
+		}
+	}
+	return nil
+}
+
+// wanted makes an error of any other status.
+func wanted(status int) func(answer, error) error {
+	return func(a answer, err error) error {
+		if err == nil && a.status != status {
+			err = fmt.Errorf("answered %d, want %d: %.200s", a.status, status, a.body)
+		}
+		return err
+	}
+}
+
+// spare says why no node may fail.
+func (r *chaos) spare() error {
+	for _, n := range r.a.d.nodes {
+		tolerance, err := n.metric("pontoon_failure_tolerance")
+		if err != nil {
+			return err
+		}
+		if tolerance < 1 {
+			return fmt.Errorf("%s says that no node may fail", n.name)
+		}
+	}
+	return nil
+}
+
+// end sends the guests away.
+func (r *chaos) end() {
+	r.t.Helper()
+	r.stop()
+	r.group.Wait()
+	r.took = time.Since(r.began)
+	r.sweeps.Wait()
+}
+
+// close tells what was found, on every end of the test.
+func (r *chaos) close() {
+	if r.c == nil {
+		return
+	}
+	if r.stop != nil {
+		r.stop()
+		r.group.Wait()
+		r.sweeps.Wait()
+	}
+	first, count := r.c.violations()
+	for _, one := range head(first, 30) {
+		r.t.Error(one)
+	}
+	if err := r.c.history.Flush(); err != nil {
+		r.t.Errorf("the run is void: %v", err)
+	}
+	r.history.Close()
+	judged.violations, judged.faults = count, r.nemesis.done
+	if r.t.Failed() && count == 0 {
+		judged.violations = 1
+	}
+	if err := r.t.Context().Err(); err == nil {
+		r.t.Log(judged)
+	}
+}
+
+// tell prints what was done, and judges whether that was enough to show anything.
+func (r *chaos) tell() {
+	r.t.Helper()
+	requests := 0
+	for _, s := range r.c.history.Samples() {
+		if s.Class != guardClass && s.Class != "sentinel" {
+			requests++
+		}
+	}
+	if r.took == 0 {
+		r.took = time.Since(r.began)
+	}
+	judged.operations, judged.rate, judged.void = requests, float64(requests)/r.took.Seconds(), ""
+	r.t.Logf("%d requests in %v, %.0f a second; %v", requests, r.took.Round(time.Second), judged.rate, r.shelf.count)
+	r.t.Logf("%d faults: %v; found nobody: %v; healthy again: p50 %v, longest %v", r.nemesis.done, r.nemesis.kinds, r.nemesis.missed,
+		percentile(r.healed, 50).Round(time.Millisecond), percentile(r.healed, 100).Round(time.Millisecond))
+	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v; %d looks at states, %d sentinels judged", r.gc.cycles, r.gc.keys,
+		head(slices.Sorted(maps.Keys(r.gc.failed)), 5), r.watcher.looks, r.watcher.asked)
+	switch {
+	case judged.rate < leastRate && !r.quick:
+		judged.void = fmt.Sprintf("it had %.0f operations a second, at least %d show something", judged.rate, leastRate)
+		r.t.Errorf("void: %s", judged.void)
+	case r.nemesis.done == 0, r.watcher.looks == 0, r.shelf.count.pulls == 0, r.shelf.count.again == 0, r.gc.keys == 0:
+		judged.void = "some of the load or all faults were missing"
+		r.t.Errorf("void: %s", judged.void)
+	}
+	if r.c.history.Err() != nil {
+		judged.void = r.c.history.Err().Error()
+	}
+}
+
+// finale judges what is left, once all faults are healed and nobody works any more.
+func (r *chaos) finale() {
+	t, d := r.t, r.a.d
+	t.Helper()
+	r.tell()
+	d.settle(settling)
+	d.agree()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	v := r.seasons.janitor
+	for _, m := range r.shelf.held(limbo) { // nobody knows; now it is away
+		v.deleteLimbo(ctx, r.shelf, m)
+	}
+	images := r.shelf.held(here)
+	for _, n := range d.nodes {
+		r.pullAll(n, images)
+	}
+	r.restored(images)
+	r.bucketHolds(ctx, images)
+	for _, n := range d.nodes {
+		r.pullAll(n, images)
+	}
+	d.agree()
+	r.bandsHold()
+	t.Logf("at the end %d images are there, whole on %d nodes", len(images), len(d.nodes))
+	if len(images) == 0 {
+		t.Error("no image is left: the end shows nothing")
+	}
+}
+
+func (v *guest) deleteLimbo(ctx context.Context, s *shelf, m *shelved) {
+	if v.until(ctx, func() bool {
+		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: "image-delete", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
+			request{method: http.MethodDelete, path: "/v2/" + m.repo + "/manifests/" + m.digest})
+		return o.Status == http.StatusAccepted || o.Status == http.StatusNotFound
+	}) {
+		s.set(m, away)
+	}
+}
+
+// pullAll pulls images from one node, byte for byte (I1).
+func (r *chaos) pullAll(n *node, images []*shelved) {
+	const parallel = 6
+	var group sync.WaitGroup
+	for p := range parallel {
+		group.Go(func() {
+			from := at(n.url())
+			defer from.client.CloseIdleConnections()
+			for i := p; i < len(images); i += parallel {
+				m := images[i]
+				digest, err := from.image(context.Background(), m.repo, m.tag)
+				if err == nil && digest != m.digest {
+					err = fmt.Errorf("it is %s, pushed was %s", digest, m.digest)
+				}
+				if err != nil {
+					r.c.violated("I1", "at the end %s:%s from %s: %v", m.repo, m.tag, n.name, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// restored takes a backup, restores it beside the cluster, and pulls all images from there.
+func (r *chaos) restored(images []*shelved) {
+	r.t.Helper()
+	if _, err := r.a.d.nodes[0].cli("snapshot", "save"); err != nil {
+		r.c.violated("backup", "a backup at the end: %v", err)
+		return
+	}
+	beside := r.a.d.beside("drill", unarchived)
+	beside.restore("latest")
+	beside.begin()
+	r.pullAll(beside.nodes[0], images)
+	beside.nodes[0].proc.kill()
+}
+
+// bucketHolds collects until the bucket holds what the images need and no more (I2, I4).
+func (r *chaos) bucketHolds(ctx context.Context, images []*shelved) {
+	r.t.Helper()
+	needed := map[string]int64{digestOf(emptyConfig): int64(len(emptyConfig))}
+	for _, m := range images {
+		for _, content := range m.blobs {
+			needed[digestOf(content)] = int64(len(content))
+		}
+	}
+	began := time.Now()
+	var err error
+	if !r.within(3*time.Minute, func(context.Context) bool {
+		_, gcErr := r.a.d.nodes[0].cli("gc", "run", "--wait")
+		err = errors.Join(gcErr, r.a.bucket.holds(ctx, needed))
+		return err == nil
+	}) {
+		r.c.violated("I4", "the bucket does not come to hold just what is needed: %v", err)
+	}
+	r.t.Logf("%d images need %d blobs, and the bucket held just these %v after the run", len(images), len(needed), time.Since(began).Round(100*time.Millisecond))
+	if out, err := r.a.d.nodes[0].cli("gc", "verify"); err != nil {
+		r.c.violated("I2", "gc verify: %v\n%s", err, out)
+	}
+}
+
+// bandsHold demands that nodes need at the end what they needed under load, or less (I12).
+func (r *chaos) bandsHold() {
+	r.t.Helper()
+	for _, n := range r.a.d.nodes {
+		body, err := get("http://"+n.debug+"/metrics", 5*time.Second)
+		if err != nil {
+			r.t.Errorf("metrics of %s at the end: %v", n.name, err)
+			continue
+		}
+		m := readMetrics(body)
+		for measure, most := range map[string]float64{"go_goroutines": 400, "process_open_fds": 300} {
+			if m[measure] > most {
+				r.c.violated("I12", "%s has %s %v at the end, with nobody there; at most %v are its own", n.name, measure, m[measure], most)
+			}
+		}
+		told, _ := json.Marshal(map[string]float64{"goroutines": m["go_goroutines"], "fds": m["process_open_fds"], "MiB": m["process_resident_memory_bytes"] / mib})
+		r.t.Logf("%s at the end: %s", n.name, told)
+	}
+}

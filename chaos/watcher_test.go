@@ -1,0 +1,231 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pontoon-registry/pontoon/chaos/check"
+)
+
+// watcher looks at every node all the time and holds what it says against what others said (I5, I6, I8, I13).
+type watcher struct {
+	c     *guests
+	fixed string // path of a manifest that is pushed before the run and never deleted
+
+	mu       sync.Mutex            // guards what follows
+	hashes   map[uint64]witnessed  // applied index → hash
+	applied  map[string]uint64     // node's id → the highest that it said
+	leaders  map[uint64]string     // term → who certainly led in it
+	suspects map[string]uint64     // node's id → term that it said to lead in, in the look before
+	ready    map[string]bool       // name → it was ready and was not taken since
+	looks    int                   // states that were read
+	asked    int                   // sentinels that were judged
+	bands    map[string][2]float64 // name and measure → lowest and highest
+}
+
+type witnessed struct{ hash, node string }
+
+const (
+	lookEvery = 500 * time.Millisecond
+	lookTime  = 2 * time.Second
+	// mostHashes bounds the indexes that are remembered.
+	mostHashes = 200_000
+)
+
+func newWatcher(c *guests, fixed string) *watcher {
+	return &watcher{c: c, fixed: fixed, hashes: map[uint64]witnessed{}, applied: map[string]uint64{}, leaders: map[uint64]string{},
+		suspects: map[string]uint64{}, ready: map[string]bool{}, bands: map[string][2]float64{}}
+}
+
+// run looks until the run ends.
+func (w *watcher) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.round()
+		pause(ctx, lookEvery)
+	}
+}
+
+// round looks at all nodes at once.
+func (w *watcher) round() {
+	var group sync.WaitGroup
+	for _, d := range w.c.a.doors() {
+		group.Go(func() { w.look(d) })
+		group.Go(func() { w.sentinel(d) })
+	}
+	group.Wait()
+}
+
+// look reads the state and the measures of one node. One that does not answer says nothing.
+func (w *watcher) look(d door) {
+	body, err := get("http://"+d.debug+"/debug/state", lookTime)
+	if err != nil {
+		return
+	}
+	var s state
+	if err := json.Unmarshal(body, &s); err != nil || s.Node == "" {
+		return
+	}
+	w.state(d.name, s)
+	if body, err = get("http://"+d.debug+"/metrics", lookTime); err == nil {
+		w.measures(d, s.Node, readMetrics(body))
+	}
+	_, err = get("http://"+d.debug+"/readyz", lookTime)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now, ok := w.c.a.doorOf(d.name); ok && now.taken {
+		w.ready[d.name] = false
+	} else if err == nil {
+		w.ready[d.name] = true
+	}
+}
+
+// state judges what a node says of its state: equal at equal index (I5), never behind what it said before (I6).
+func (w *watcher) state(name string, s state) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looks++
+	if before, ok := w.hashes[s.Applied]; ok && before.hash != s.Hash {
+		w.c.violated("I5", "at index %d %s has hash %s, %s had %s", s.Applied, name, s.Hash, before.node, before.hash)
+	}
+	if len(w.hashes) >= mostHashes {
+		clear(w.hashes)
+	}
+	w.hashes[s.Applied] = witnessed{s.Hash, name}
+	if s.Applied < w.applied[s.Node] {
+		w.c.violated("I6", "%s (%s) has applied %d, before it had applied %d", name, s.Node, s.Applied, w.applied[s.Node])
+	}
+	w.applied[s.Node] = max(s.Applied, w.applied[s.Node])
+}
+
+// measures judges what a node counts: no panic, no divergence, one leader of a term (I8). A node led in a term for certain
+// when two looks in a row say so: the two numbers of one look are not read at one instant.
+func (w *watcher) measures(d door, id string, m map[string]float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, never := range []string{"pontoon_http_panics_total", "pontoon_state_diverged_total"} {
+		if m[never] > 0 {
+			w.c.violated("metrics", "%s: %s is %v", d.name, never, m[never])
+		}
+	}
+	term := uint64(m["pontoon_raft_term"])
+	if m["pontoon_raft_leader"] != 1 {
+		delete(w.suspects, id)
+	} else {
+		if w.suspects[id] == term {
+			if other, ok := w.leaders[term]; ok && other != id {
+				w.c.violated("I8", "%s and %s both led in term %d", id, other, term)
+			}
+			w.leaders[term] = id
+		}
+		w.suspects[id] = term
+	}
+	for _, measure := range []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes"} {
+		key, v := d.name+" "+measure, m[measure]
+		band, ok := w.bands[key]
+		if !ok {
+			band = [2]float64{v, v}
+		}
+		w.bands[key] = [2]float64{min(band[0], v), max(band[1], v)}
+	}
+}
+
+// readMetrics sums the series of each metric.
+func readMetrics(body []byte) map[string]float64 {
+	sums := map[string]float64{}
+	for line := range strings.Lines(string(body)) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, _, _ := strings.Cut(series, "{")
+		if v, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64); err == nil {
+			sums[name] += v
+		}
+	}
+	return sums
+}
+
+// sentinel asks a node for a manifest by digest. A node that runs and was ready answers, whatever became of the others (I13):
+// judged while all faults are confined to the processes that they took.
+func (w *watcher) sentinel(d door) {
+	judged := w.answerable(d)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	o := check.Operation{Client: -1, Node: d.name, Class: "sentinel", Kind: "sentinel", Repo: "sentinel", Input: w.fixed, Call: w.c.history.Now()}
+	a, err := exchange(ctx, client, "http://"+d.addr, request{method: http.MethodGet, path: w.fixed, header: accepts})
+	o.Status, o.Outcome, o.Return = a.status, check.Judge(check.ManifestGet, a.status, err), w.c.history.Now()
+	if err != nil {
+		o.Error = err.Error()
+	}
+	w.c.history.Add(o)
+	if !judged || !w.answerable(d) {
+		return
+	}
+	w.mu.Lock()
+	w.asked++
+	w.mu.Unlock()
+	if a.status != http.StatusOK {
+		w.c.violated("I13", "%s, which runs and was ready, does not answer by digest: %d %.200s %v", d.name, a.status, a.body, err)
+	}
+}
+
+// answerable says whether nothing excuses a node for not answering by digest.
+func (w *watcher) answerable(d door) bool {
+	excused := false
+	w.c.a.active.Range(func(_, confined any) bool {
+		excused = !confined.(bool)
+		return !excused
+	})
+	now, ok := w.c.a.doorOf(d.name)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !excused && ok && !now.taken && !d.taken && now.addr == d.addr && w.ready[d.name]
+}
+
+// collector requests one cycle of garbage collection after the other, of any node.
+type collector struct {
+	c      *guests
+	binary string
+
+	mu     sync.Mutex // guards what follows
+	cycles int
+	keys   int64
+	failed map[string]int
+}
+
+func (l *collector) run(ctx context.Context) {
+	for i := 0; ctx.Err() == nil; i++ {
+		doors := l.c.a.doors()
+		out, err := l.cycle(ctx, doors[i%len(doors)])
+		l.mu.Lock()
+		if err == nil {
+			l.cycles++
+			l.keys += sumOf(deletedKeys, out)
+		} else if ctx.Err() == nil {
+			l.failed[lastLines([]byte(err.Error()), 1)]++
+		}
+		l.mu.Unlock()
+		pause(ctx, time.Second)
+	}
+}
+
+func (l *collector) cycle(ctx context.Context, d door) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, l.binary, "gc", "run", "--wait", "--output", "json", "--config", d.config)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, complaints.String())
+	}
+	return string(out), nil
+}
