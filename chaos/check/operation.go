@@ -26,7 +26,8 @@ const (
 	// TagPut writes tags: Key is the tag, or several with commas between, which one request writes together. Input is the
 	// digest; Expect is the precondition. Refused with 412, Output is the digest that the tag had instead ("" is none).
 	TagPut Kind = "tag-put"
-	// TagGet reads a tag: Output is its digest, "" is "not there".
+	// TagGet reads a tag: Output is the digest of the bytes (of a HEAD: the one it names), "" is "not there". Input, when
+	// set, is the digest that the answer named.
 	TagGet Kind = "tag-get"
 	// TagDelete removes a tag; Expect may be a digest. Refused with 404, there was none.
 	TagDelete Kind = "tag-delete"
@@ -36,17 +37,18 @@ const (
 	ManifestGet Kind = "manifest-get"
 	// ManifestDelete removes the manifest Input and every tag that names it. Refused with 404, there was none.
 	ManifestDelete Kind = "manifest-delete"
-	// LockAcquire takes the lock Key for holder Input: Token is the grant.
+	// LockAcquire takes the lock Key for holder Input: Token is the grant. Refused with 409, it was held.
 	LockAcquire Kind = "lock-acquire"
-	// LockRenew keeps the lock Key that Token holds.
+	// LockRenew keeps the lock Key that Token holds. Refused with 409, Token does not hold it.
 	LockRenew Kind = "lock-renew"
-	// LockRelease gives back the lock Key that Token holds.
+	// LockRelease gives back the lock Key that Token holds; a Token of 0 is force. Refused with 409, Token does not hold it.
 	LockRelease Kind = "lock-release"
-	// GuardWrite writes Input under Token to what the lock Key protects; Refused, a higher token was there before.
+	// GuardWrite writes Input under Token to what the lock Key protects; Refused with 409, a higher token was there before.
 	GuardWrite Kind = "guard-write"
 	// GuardRead reads it: Output is the value, Token the token it was written under.
 	GuardRead Kind = "guard-read"
-	// BlobPut uploads a blob: Input is the digest. BlobMount mounts it from the repository Key.
+	// BlobPut uploads a blob: Input is the digest, Output, when set, that of the bytes that were sent. BlobMount mounts
+	// it from the repository Key.
 	BlobPut   Kind = "blob-put"
 	BlobMount Kind = "blob-mount"
 	// BlobGet reads a blob: Input is the digest, Output that of the bytes, "" is "not there".
@@ -86,7 +88,11 @@ type Operation struct {
 	// Expect is the precondition: "" is none, Absent, or a digest.
 	Expect string `json:"expect,omitempty"`
 	Token  uint64 `json:"token,omitempty"`
-	Status int    `json:"status,omitempty"` // of HTTP; 0 is no answer
+	// TTL is how long LockAcquire and LockRenew asked for.
+	TTL    time.Duration `json:"ttl,omitempty"`
+	Status int           `json:"status,omitempty"` // of HTTP; 0 is no answer
+	// Revision is the index that the answer was made at (Pontoon-Revision); 0 is not told.
+	Revision uint64 `json:"revision,omitempty"`
 	// Stale: the answer said that it may be old (Warning: 110). Such reads are judged by I7 only.
 	Stale bool `json:"stale,omitempty"`
 	// Request names the request in the logs of the nodes.
