@@ -102,7 +102,7 @@ func TestABlackHoledPeerCostsTheOthersNothing(t *testing.T) {
 	addresses := make([]*string, 3)
 	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		addresses[i] = new(string)
-		c.dial = s.dialer(addresses[i])
+		c.Dial = s.dialer(addresses[i])
 	}, func(n *Node) {
 		for _, a := range addresses {
 			if a != nil && *a == "" {

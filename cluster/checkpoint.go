@@ -35,6 +35,8 @@ type checkpoints struct {
 	state *meta.State
 	// held says whether the log has an entry: without the one that a checkpoint ends at it is of no use any more.
 	held func(index uint64) bool
+	// stream is Seams.Stream.
+	stream func(which string, r io.Reader) io.Reader
 
 	// mu guards what follows, and is held while one is made.
 	mu  sync.Mutex
@@ -61,7 +63,11 @@ func (c *checkpoints) open() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	m := metaOf(cp.witness)
 	m.Size = archiveSize(cp.files)
 	cp.readers++
-	return m, &archiveReader{dir: cp.path, files: cp.files, closed: func() { c.release(cp) }}, nil
+	archive := &archiveReader{dir: cp.path, files: cp.files, closed: func() { c.release(cp) }}
+	return m, struct {
+		io.Reader
+		io.Closer
+	}{c.stream("give", archive), archive}, nil
 }
 
 // usable is the latest if it will do, or a new one. An older one does only while there is no room for a new one.

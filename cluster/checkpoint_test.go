@@ -28,7 +28,8 @@ func outgoingState(t *testing.T) (c *checkpoints, state *meta.State, lowest *uin
 		t.Fatal(err)
 	}
 	lowest = new(uint64)
-	c = &checkpoints{dir: filepath.Join(dir, outgoingName), state: state, held: func(index uint64) bool { return index >= *lowest }}
+	c = &checkpoints{dir: filepath.Join(dir, outgoingName), state: state, held: func(index uint64) bool { return index >= *lowest },
+		stream: func(_ string, r io.Reader) io.Reader { return r }}
 	t.Cleanup(func() {
 		if err := errors.Join(c.sweep(0), state.Close(), store.Close()); err != nil {
 			t.Error(err)

@@ -68,7 +68,7 @@ func TestWhatWasAcknowledgedStaysAndWhatWasUnavailableNeverHappens(t *testing.T)
 			cfg := old.cfg
 			old.halt(t)
 			own := new(string)
-			cfg.dial = wires.dialer(own)
+			cfg.Dial = wires.dialer(own)
 			_, g := nodes[(i+1)%3].Addresses()
 			cfg.Join, cfg.Expect = []string{g}, 3
 			r, err := startWith(t, cfg, func(n *Node) { *own = n.advertise })

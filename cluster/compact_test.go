@@ -95,7 +95,7 @@ func TestAnOlderWitnessNeverReplacesALaterOne(t *testing.T) {
 
 // seamLog checks the seam at every change of the log.
 type seamLog struct {
-	boltLog
+	LogDisk
 	node *Node
 	t    testing.TB
 	// deletions are the steps seen, and failAt the one to fail, counted from 1.
@@ -116,7 +116,7 @@ func (s *seamLog) DeleteRange(low, high uint64) error {
 	if fail {
 		return errors.New("input/output error")
 	}
-	err := s.boltLog.DeleteRange(low, high)
+	err := s.LogDisk.DeleteRange(low, high)
 	first, ferr := s.FirstIndex()
 	if ferr != nil || first > s.node.state.Witness().GetIndex()+1 {
 		s.t.Errorf("after deleting %d to %d the log begins at %d, the witness is %d: %v", low, high, first, s.node.state.Witness().GetIndex(), ferr)
@@ -126,7 +126,7 @@ func (s *seamLog) DeleteRange(low, high uint64) error {
 
 // watchSeam puts a seamLog under a node that does not run yet.
 func watchSeam(t testing.TB, n *Node) *seamLog {
-	s := &seamLog{boltLog: n.logs.disk, node: n, t: t}
+	s := &seamLog{LogDisk: n.logs.disk, node: n, t: t}
 	n.logs.disk = s
 	return s
 }
@@ -224,7 +224,7 @@ func TestACrashBetweenAnyTwoStepsOfACompactionIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &metav1.Witness{Index: 1990, Term: 3}
-	watch := &seamLog{boltLog: logs.disk, t: t, node: &Node{state: stateWitnessing(t, w)}}
+	watch := &seamLog{LogDisk: logs.disk, t: t, node: &Node{state: stateWitnessing(t, w)}}
 	logs.disk = watch
 	steps := 0
 	watch.onDelete = func() {
@@ -284,7 +284,7 @@ func TestDeletionsLeaveNoHole(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			logs := memoryLog(t, 1, 2000, 1)
-			watch := &seamLog{boltLog: logs.disk, t: t, node: &Node{state: stateWitnessing(t, &metav1.Witness{Index: 2000})}}
+			watch := &seamLog{LogDisk: logs.disk, t: t, node: &Node{state: stateWitnessing(t, &metav1.Witness{Index: 2000})}}
 			logs.disk = watch
 			watch.onDelete = func() {
 				first, _ := logs.disk.FirstIndex()

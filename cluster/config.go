@@ -142,17 +142,13 @@ type Config struct {
 	// Metrics is told what happens; nil: nobody.
 	Metrics Metrics
 
-	// dial opens connections to peers; tests put faults there.
-	dial func(ctx context.Context, addr string) (net.Conn, error)
-	// listen opens Listen, packets carries what goes through GossipListen, and logDisk
-	// stands under the log: the simulation has its network and its disks there.
+	// Seams are for tests that break things.
+	Seams
+	// listen opens Listen, and packets carries what goes through GossipListen: the simulation has its network there.
 	listen  func(ctx context.Context, addr string) (net.Listener, error)
 	packets func(addr string) (memberlist.Transport, error)
-	logDisk func(boltLog) boltLog
 	// commitTimeout is Raft's CommitTimeout, 5 ms; tests lengthen it.
 	commitTimeout time.Duration
-	// step is told between any two steps of an install, and ends the node there with its error; tests crash there.
-	step func(name string) error
 	// compareEvery is how often hashes are compared, 30 s; tests shorten it.
 	compareEvery time.Duration
 	// hurry multiplies the intervals of the node's own duties, at most 1; tests shorten them. 0: by TimeScale, where that is below 1.
@@ -165,8 +161,6 @@ type Config struct {
 	oldest, newest uint32
 	// stateMemory is where tests put a state whose disk hangs; nil: the disk.
 	stateMemory *kv.Memory
-	// freeSpace answers for the file system in tests.
-	freeSpace func(dir string) (int64, error)
 }
 
 // Validate answers what is wrong, naming field and bound, after filling the defaults.
@@ -190,9 +184,7 @@ func (c *Config) fill() {
 			return new(net.ListenConfig).Listen(ctx, "tcp", addr)
 		}
 	}
-	if c.logDisk == nil {
-		c.logDisk = func(disk boltLog) boltLog { return disk }
-	}
+	c.Seams.fill()
 	c.fillMembership()
 	if c.commitTimeout == 0 {
 		c.commitTimeout = 5 * time.Millisecond
@@ -202,9 +194,6 @@ func (c *Config) fill() {
 	}
 	if c.compareEvery == 0 {
 		c.compareEvery = 30 * time.Second
-	}
-	if c.step == nil {
-		c.step = func(string) error { return nil }
 	}
 	if c.TimeScale == 0 {
 		c.TimeScale = 1

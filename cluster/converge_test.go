@@ -93,7 +93,7 @@ func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 			t.Fatal(err)
 		}
 		live := cfg.DataDir
-		cfg.step = func(name string) error {
+		cfg.Step = func(name string) error {
 			if name != step {
 				return nil
 			}
@@ -105,7 +105,7 @@ func TestAFollowerKilledAtAnyStepOfAnInstallConverges(t *testing.T) {
 			t.Fatalf("%s: the node ended with %v", step, dying.err)
 		}
 		dying.halt(t)
-		cfg.DataDir, cfg.step = copied, nil
+		cfg.DataDir, cfg.Step = copied, nil
 		back := start(t, cfg)
 		eventually(t, "it is ready", func() error { return back.Ready(t.Context()) })
 		same(t, leader, rest, back)

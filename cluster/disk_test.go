@@ -20,7 +20,7 @@ import (
 
 // hangingLog is a disk under Raft's log that hangs when it is told to, until it is released.
 type hangingLog struct {
-	boltLog
+	LogDisk
 	hung atomic.Bool
 	goOn chan struct{}
 }
@@ -31,10 +31,10 @@ func (l *hangingLog) wait() {
 	}
 }
 
-func (l *hangingLog) StoreLog(e *raft.Log) error         { l.wait(); return l.boltLog.StoreLog(e) }
-func (l *hangingLog) StoreLogs(e []*raft.Log) error      { l.wait(); return l.boltLog.StoreLogs(e) }
-func (l *hangingLog) SetUint64(k []byte, v uint64) error { l.wait(); return l.boltLog.SetUint64(k, v) }
-func (l *hangingLog) Set(k, v []byte) error              { l.wait(); return l.boltLog.Set(k, v) }
+func (l *hangingLog) StoreLog(e *raft.Log) error         { l.wait(); return l.LogDisk.StoreLog(e) }
+func (l *hangingLog) StoreLogs(e []*raft.Log) error      { l.wait(); return l.LogDisk.StoreLogs(e) }
+func (l *hangingLog) SetUint64(k []byte, v uint64) error { l.wait(); return l.LogDisk.SetUint64(k, v) }
+func (l *hangingLog) Set(k, v []byte) error              { l.wait(); return l.LogDisk.Set(k, v) }
 
 // hanging forms three nodes each of whose log can be hung, with what each said when it would have ended the process.
 func hanging(t *testing.T) (nodes []*running, logs map[string]*hangingLog, aborted map[string]chan error) {
@@ -43,8 +43,8 @@ func hanging(t *testing.T) (nodes []*running, logs map[string]*hangingLog, abort
 	byIndex := make([]*hangingLog, 3)
 	ends := make([]chan error, 3)
 	nodes, _ = formWith(t, 3, &testMark{}, func(i int, c *Config) {
-		c.logDisk = func(l boltLog) boltLog {
-			byIndex[i] = &hangingLog{boltLog: l, goOn: make(chan struct{})}
+		c.LogDisk = func(l LogDisk) LogDisk {
+			byIndex[i] = &hangingLog{LogDisk: l, goOn: make(chan struct{})}
 			return byIndex[i]
 		}
 		ends[i] = make(chan error, 1)
@@ -258,7 +258,7 @@ func TestANodeWithoutSpaceLeadsNotAndComesBack(t *testing.T) {
 	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		c.MinFree = 100 * mib
 		free[i].Store(500 * mib)
-		c.freeSpace = func(string) (int64, error) { return free[i].Load(), nil }
+		c.FreeSpace = func(string) (int64, error) { return free[i].Load(), nil }
 	}, func(*Node) {})
 	indexOf := func(n *running) int {
 		for i := range nodes {
@@ -318,7 +318,7 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 	free.Store(500 * mib)
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) {
 		c.MinFree, c.Hold = 100*mib, 500*time.Millisecond
-		c.freeSpace = func(string) (int64, error) { return free.Load(), nil }
+		c.FreeSpace = func(string) (int64, error) { return free.Load(), nil }
 	}, func(*Node) {})
 	if _, err := nodes[0].Propose(t.Context(), putNode("y", "a:1")); err != nil {
 		t.Fatal(err)
@@ -366,7 +366,7 @@ func TestALowNodeIsNotElected(t *testing.T) {
 	nodes, wires := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		c.MinFree = 100 * mib
 		free[i].Store(500 * mib)
-		c.freeSpace = func(string) (int64, error) { return free[i].Load(), nil }
+		c.FreeSpace = func(string) (int64, error) { return free[i].Load(), nil }
 	}, func(*Node) {})
 	leader, followers := leaderOf(t, nodes)
 	for i, n := range nodes {
@@ -400,7 +400,7 @@ func TestANodeAloneOnALowDiskRefusesWritesAndReadsOn(t *testing.T) {
 	free.Store(500 * mib)
 	cfg := testConfig(t, nil)
 	cfg.Listen, cfg.GossipListen, cfg.MinFree, cfg.Hold = "", "", 100*mib, 200*time.Millisecond
-	cfg.freeSpace = func(string) (int64, error) { return free.Load(), nil }
+	cfg.FreeSpace = func(string) (int64, error) { return free.Load(), nil }
 	n := start(t, cfg)
 	eventually(t, "ready", func() error { return n.Ready(t.Context()) })
 	if _, err := n.Propose(t.Context(), putNode("x", "a:1")); err != nil {

@@ -42,6 +42,13 @@ func (w *diskWatch) begin(what string) (done func()) {
 	}
 }
 
+// watchState sees the writes of the state.
+func (n *Node) watchState(what string) (done func()) {
+	watched := n.disk.begin(what)
+	end := n.cfg.StateDisk(what)
+	return func() { end(); watched() }
+}
+
 // oldest is the change that has been in progress for longest; "" without one.
 func (w *diskWatch) oldest() (what string, took time.Duration) {
 	w.mu.Lock()

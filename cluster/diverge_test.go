@@ -146,7 +146,7 @@ func TestANodeWithADamagedStateHealsItself(t *testing.T) {
 			var refused atomic.Bool
 			var logs atomic.Pointer[Node]
 			firstBefore, firstAfter := uint64(0), uint64(0)
-			cfg.step = func(name string) error {
+			cfg.Step = func(name string) error {
 				n := logs.Load()
 				if name == "raft is down" {
 					err := n.View(t.Context(), meta.Read{Content: true}, func(*meta.View) error { return nil })

@@ -77,7 +77,7 @@ func (n *Node) exchange(in *incoming) error {
 		{"state is swapped", n.wipeLog},
 		{"log is wiped", n.writeStub},
 	} {
-		if err := n.cfg.step(s.name); err != nil {
+		if err := n.cfg.Step(s.name); err != nil {
 			return err
 		}
 		if err := s.do(in); err != nil {
@@ -85,7 +85,7 @@ func (n *Node) exchange(in *incoming) error {
 		}
 	}
 	n.log.Info("a state was installed", "index", in.witness.GetIndex(), "took", time.Since(began))
-	return n.cfg.step("stub is written")
+	return n.cfg.Step("stub is written")
 }
 
 // raiseTerm: a state of term t under a lower current term would let this node

@@ -17,15 +17,10 @@ const (
 	witnessBytes = 8 << 20
 )
 
-// applier is what the fsm needs of meta.State; tests put a failing disk there.
-type applier interface {
-	Apply([]meta.LogEntry) ([][]*metav1.Result, error)
-}
-
 // fsm feeds Raft's committed entries to the state. A storage error is no result:
 // the first one ends the node (M2), and nothing is applied after it.
 type fsm struct {
-	state  applier
+	state  Applier
 	fail   func(error)
 	broken atomic.Pointer[error]
 	// seen is the last witness given to Apply; only Raft's FSM goroutine touches it.

@@ -68,7 +68,7 @@ func (h *hand) connect() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	trust, err := NewTrust([]string{testSecret}, handID)
+	trust, err := NewTrust([]string{testSecret}, handID, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func (h *hand) restart(dir string) {
 	if dir != "" {
 		cfg.DataDir = dir
 	}
-	cfg.step = nil
+	cfg.Step = nil
 	h.node = start(h.t, cfg)
 }
 

@@ -211,7 +211,7 @@ func formWith(t testing.TB, expect int, mark Mark, configure func(int, *Config),
 			cfg.Join = []string{"127.0.0.1:1"} // nobody; the others find this one
 		}
 		own := new(string)
-		cfg.dial = wires.dialer(own)
+		cfg.Dial = wires.dialer(own)
 		configure(i, &cfg)
 		var err error
 		if nodes[i], err = startWith(t, cfg, func(n *Node) { *own = n.advertise; change(n) }); err != nil {

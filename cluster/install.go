@@ -55,7 +55,7 @@ func (n *Node) install(ctx context.Context, req *raft.InstallSnapshotRequest, da
 		n.log.Warn("a snapshot was not received", "from", string(req.ID), "index", req.LastLogIndex, "error", err)
 		return nil, fmt.Errorf("receive snapshot: %w", err)
 	}
-	if err := n.cfg.step("downloaded"); err != nil {
+	if err := n.cfg.Step("downloaded"); err != nil {
 		n.fail(err)
 		return nil, errors.Join(err, in.store.Close())
 	}
@@ -106,7 +106,7 @@ func (n *Node) download(req *raft.InstallSnapshotRequest, data io.Reader) (_ *in
 			err = errors.Join(err, os.RemoveAll(in.path))
 		}
 	}()
-	if err := unpack(data, in.path); err != nil {
+	if err := unpack(n.cfg.Stream("install", data), in.path); err != nil {
 		return nil, err
 	}
 	if in.store, err = n.stores.open(in.path); err != nil {

@@ -95,7 +95,7 @@ func TestASnapshotThatDoesNotFitIsRefusedBeforeItFillsTheDisk(t *testing.T) {
 	free.Store(500 * mib)
 	h := feed(t, func(c *Config) {
 		c.MinFree = 100 * mib
-		c.freeSpace = func(string) (int64, error) { return free.Load(), nil }
+		c.FreeSpace = func(string) (int64, error) { return free.Load(), nil }
 	})
 	s := h.forge(1000, h.term)
 	free.Store(25*mib + s.req.Size - 1)
@@ -265,7 +265,7 @@ func TestACrashBetweenAnyTwoStepsOfAnInstallIsMended(t *testing.T) {
 			copied, killed := filepath.Join(t.TempDir(), "copy"), errors.New("killed by the test")
 			h := feed(t, func(c *Config) {
 				dir := c.DataDir
-				c.step = func(name string) error {
+				c.Step = func(name string) error {
 					if name != step {
 						return nil
 					}
@@ -339,7 +339,7 @@ func stateOf(t *testing.T, s *snapshot) []byte {
 func TestASnapshotThatIsOvertakenIsNotExecuted(t *testing.T) {
 	var h *hand
 	h = feed(t, func(c *Config) {
-		c.step = func(name string) error {
+		c.Step = func(name string) error {
 			if name == "downloaded" {
 				h.grow(20, raft.LogCommand)
 				h.commit(h.last)
@@ -386,7 +386,7 @@ func TestASecondSnapshotWaitsForTheFirst(t *testing.T) {
 	var s *snapshot
 	var second error
 	h = feed(t, func(c *Config) {
-		c.step = func(name string) error {
+		c.Step = func(name string) error {
 			if name == "downloaded" && second == nil {
 				_, second = h.send(s)
 			}

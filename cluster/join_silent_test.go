@@ -11,7 +11,7 @@ func TestAMemberThatDoesNotAnswerKeepsNobodyFromJoining(t *testing.T) {
 	cfg := testConfig(t, nil)
 	_, gossip := leader.Addresses()
 	own := new(string)
-	cfg.Join, cfg.Expect, cfg.dial = []string{gossip}, 3, wires.dialer(own)
+	cfg.Join, cfg.Expect, cfg.Dial = []string{gossip}, 3, wires.dialer(own)
 	late, err := startWith(t, cfg, func(n *Node) { *own = n.advertise })
 	if err != nil {
 		t.Fatal(err)

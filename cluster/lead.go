@@ -125,6 +125,9 @@ func (n *Node) awaitDeposition(ctx context.Context, term uint64) {
 // openTerm commits the term-opening command, and before it the very first
 // command of a cluster when this node founds one. It answers once both are applied.
 func (n *Node) openTerm(term uint64) (*opened, error) {
+	if err := n.cfg.Step("term is opened"); err != nil {
+		return nil, err
+	}
 	clock, fresh, err := n.clock()
 	if err != nil {
 		return nil, err
@@ -142,7 +145,7 @@ func (n *Node) openTerm(term uint64) (*opened, error) {
 		}
 		calls[i] = newCall(encoded)
 	}
-	future := n.handle.apply(encodeEntry(clock, time.Now().UnixNano(), calls), enqueueTimeout)
+	future := n.handle.apply(encodeEntry(clock, n.cfg.Now().UnixNano(), calls), enqueueTimeout)
 	if err := future.Error(); err != nil {
 		return nil, err
 	}
@@ -183,7 +186,7 @@ func (n *Node) stamp() (clusterTime, wallTime int64, err error) {
 	if err := n.space.low(); err != nil {
 		return 0, 0, unavailable("node %s leads but takes no writes: %v", n.id, err)
 	}
-	return o.base + int64(time.Since(o.since)), time.Now().UnixNano(), nil
+	return o.base + int64(time.Since(o.since)), n.cfg.Now().UnixNano(), nil
 }
 
 // termOf answers the term of an applied entry if it is one of the term that

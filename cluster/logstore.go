@@ -17,20 +17,13 @@ import (
 // keep up are sent, and what the state is about to apply (R-B9).
 const logCacheBytes = 16 << 20
 
-// boltLog is what a logStore stands on; raft-boltdb is it, tests put faults between.
-type boltLog interface {
-	raft.LogStore
-	raft.StableStore
-	Close() error
-}
-
 // logStore is Raft's log and stable store: raft-boltdb under a cache bounded in
 // bytes. It reports itself monotonic, shows its writes to watch,
 // and calls fail on the first error of a write: a log write that was given
 // up may still land, so the process ends rather than going on (consensus.md
 // 2.2, R-B2). Safe for concurrent use as raft.LogStore demands.
 type logStore struct {
-	disk  boltLog
+	disk  LogDisk
 	fail  func(error)
 	limit int64
 
@@ -79,7 +72,7 @@ func openLog(dir string, fail func(error)) (*logStore, error) {
 	return s, nil
 }
 
-func newLogStore(disk boltLog, fail func(error)) *logStore {
+func newLogStore(disk LogDisk, fail func(error)) *logStore {
 	return &logStore{disk: disk, fail: fail, limit: logCacheBytes, writes: make(chan struct{}, 1)}
 }
 

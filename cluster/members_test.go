@@ -132,7 +132,7 @@ func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
 	})
 	cfg := dead.Node.cfg
 	_, gossip := spare.Addresses()
-	cfg.Join, cfg.dial = []string{gossip}, nil
+	cfg.Join, cfg.Dial = []string{gossip}, nil
 	crewed(t, alive, []*running{start(t, cfg)})
 }
 
@@ -193,7 +193,7 @@ func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
 	cfg := followers[0].cfg
 	followers[0].halt(t)
 	_, gossip := leader.Addresses()
-	cfg.dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
+	cfg.Dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
 	again := start(t, cfg)
 	eventually(t, "its entry is as it will be", func() error {
 		row, err := leader.node(again.id)
@@ -358,7 +358,7 @@ func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
 	t.Parallel()
 	s := &swamp{sunk: map[string]bool{}, up: make(chan struct{})}
 	voting := trio(t)
-	removed := newcomer(t, voting[0], func(c *Config) { c.dial = s.dialer(new(string)) })
+	removed := newcomer(t, voting[0], func(c *Config) { c.Dial = s.dialer(new(string)) })
 	crewed(t, voting, []*running{removed})
 	slices.SortFunc(voting, func(a, b *running) int { return strings.Compare(a.id, b.id) })
 	if _, err := removed.Transfer(t.Context(), voting[2].id, operator()); err != nil {
@@ -461,7 +461,7 @@ func TestAJoinWaitsForTheQuorum(t *testing.T) {
 	})
 	_, gossip := followers[1].Addresses()
 	cfg := followers[0].Node.cfg
-	cfg.Join, cfg.dial = []string{gossip}, nil
+	cfg.Join, cfg.Dial = []string{gossip}, nil
 	start(t, cfg)
 	eventually(t, "it has joined", func() error { return late.Ready(t.Context()) })
 }

@@ -91,8 +91,8 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
 		disk: &diskWatch{}, space: NewSpace(cfg.DataDir, cfg.MinFree, cfg.Ballast)}
-	if cfg.freeSpace != nil {
-		n.space.free = cfg.freeSpace
+	if cfg.FreeSpace != nil {
+		n.space.free = cfg.FreeSpace
 	}
 	n.setPhase("starting")
 	defer func() {
@@ -124,7 +124,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // openState opens state and log, and mends or refuses the seam between them.
 func (n *Node) openState() (err error) {
-	if n.stores, err = openStores(n.cfg.DataDir, kv.Options{Watch: n.disk.begin, Memory: n.cfg.stateMemory}); err != nil {
+	if n.stores, err = openStores(n.cfg.DataDir, kv.Options{Watch: n.watchState, Memory: n.cfg.stateMemory}); err != nil {
 		return err
 	}
 	if n.state, err = meta.Open(n.stores.now); err != nil {
@@ -133,13 +133,13 @@ func (n *Node) openState() (err error) {
 	if n.logs, err = openLog(filepath.Join(n.cfg.DataDir, "raft"), n.fail); err != nil {
 		return err
 	}
-	n.logs.disk = n.cfg.logDisk(n.logs.disk)
+	n.logs.disk = n.cfg.LogDisk(n.logs.disk)
 	n.logs.watch = n.disk
 	n.logs.sizes.grain = min(segmentBytes, n.cfg.LogBytes/64)
 	if err := mendSeam(n.logs, n.state.Witness(), n.applied()); err != nil {
 		return fmt.Errorf("start node %s: %w", n.id, err)
 	}
-	n.outgoing = &checkpoints{dir: filepath.Join(n.cfg.DataDir, outgoingName), state: n.state, held: n.logs.holds}
+	n.outgoing = &checkpoints{dir: filepath.Join(n.cfg.DataDir, outgoingName), state: n.state, held: n.logs.holds, stream: n.cfg.Stream}
 	if err := n.mendBootstrap(); err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (n *Node) openNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	n.host, err = transport.New(transport.Config{
-		NodeID: n.id, Listener: listener, Credentials: n.trust, Resolve: n.resolve, Identity: n.clusterIdentity, Gate: n.gate, Dial: n.cfg.dial, Log: n.log,
+		NodeID: n.id, Listener: listener, Credentials: n.trust, Resolve: n.resolve, Identity: n.clusterIdentity, Gate: n.gate, Dial: n.cfg.Dial, Log: n.log,
 		Open: []string{
 			clusterv1.NodeService_Describe_FullMethodName,
 			clusterv1.NodeService_Pledge_FullMethodName,
@@ -273,7 +273,7 @@ func (n *Node) startRaft() error {
 	}
 	n.raftStarted.Store(new(time.Now()))
 	snaps := &snapshots{state: n.state, open: n.outgoing.open, fail: n.fail}
-	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.state, fail: n.fail, seen: n.state.Witness()}, n.logs, n.logs, snaps, trans)
+	r, err := raft.NewRaft(n.raftConfig(), &fsm{state: n.cfg.Applier(n.state), fail: n.fail, seen: n.state.Witness()}, n.logs, n.logs, snaps, trans)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}

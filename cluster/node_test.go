@@ -319,7 +319,7 @@ func TestAFullRestartUnderNewAddressesFindsItselfAgain(t *testing.T) {
 	var contact []string
 	for i, n := range nodes {
 		cfg := n.cfg
-		cfg.DataDir, cfg.dial = dataOf(n), nil
+		cfg.DataDir, cfg.Dial = dataOf(n), nil
 		cfg.Join, cfg.Expect = contact, 0
 		fresh[i] = start(t, cfg)
 		_, gossip := fresh[i].Addresses()
@@ -372,7 +372,7 @@ func TestKilledNodesComeBackFromWhatIsOnDisk(t *testing.T) {
 	var contact []string
 	for i, n := range nodes {
 		cfg := n.cfg
-		cfg.DataDir, cfg.Join, cfg.dial = filepath.Join(copies[i], "data"), contact, nil
+		cfg.DataDir, cfg.Join, cfg.Dial = filepath.Join(copies[i], "data"), contact, nil
 		cfg.Expect = 0
 		back[i] = start(t, cfg)
 		_, gossip := back[i].Addresses()
@@ -475,7 +475,7 @@ func TestACopiedDataDirectoryIsAClone(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := followers[0].cfg
-	cfg.DataDir, cfg.dial, cfg.GossipListen, cfg.Join = dir, nil, "127.0.0.1:0", nil
+	cfg.DataDir, cfg.Dial, cfg.GossipListen, cfg.Join = dir, nil, "127.0.0.1:0", nil
 	cfg.Expect = 0
 	if _, err := tryStart(t, cfg); err == nil || !strings.Contains(err.Error(), "was copied") {
 		t.Errorf("got %v", err)

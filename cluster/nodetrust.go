@@ -17,7 +17,7 @@ const recheckEvery = 5 * time.Second
 // openTrust derives or reads what this node shows and accepts. It knows the pairs of its state from the start: a
 // node with another's certificate is refused by itself.
 func (n *Node) openTrust() (err error) {
-	if n.trust, err = NewTrust(n.cfg.Secrets, n.id); err != nil {
+	if n.trust, err = NewTrust(n.cfg.Secrets, n.id, n.cfg.Now); err != nil {
 		return err
 	}
 	n.trust.setBook(n)

@@ -17,7 +17,7 @@ func lost(t testing.TB, nodes []*running) (cfgs []Config) {
 	for _, n := range nodes {
 		cfg := n.cfg
 		n.halt(t)
-		cfg.dial, cfg.Join, cfg.Expect = nil, nil, 0
+		cfg.Dial, cfg.Join, cfg.Expect = nil, nil, 0
 		cfgs = append(cfgs, cfg)
 	}
 	return cfgs
@@ -113,7 +113,7 @@ func append1(t testing.TB, dir string, s Standing, c *metav1.Command) {
 
 // brokenLog fails the write of entries, or of the term.
 type brokenLog struct {
-	boltLog
+	LogDisk
 	entries, term bool
 }
 
@@ -123,14 +123,14 @@ func (b brokenLog) StoreLogs(l []*raft.Log) error {
 	if b.entries {
 		return errBroken
 	}
-	return b.boltLog.StoreLogs(l)
+	return b.LogDisk.StoreLogs(l)
 }
 
 func (b brokenLog) SetUint64(k []byte, v uint64) error {
 	if b.term {
 		return errBroken
 	}
-	return b.boltLog.SetUint64(k, v)
+	return b.LogDisk.SetUint64(k, v)
 }
 
 // TestARecoveryThatACrashCutShortIsDoneAgain stops it before each of its steps.
@@ -144,7 +144,7 @@ func TestARecoveryThatACrashCutShortIsDoneAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		broken.boltLog = r.node.logs.disk
+		broken.LogDisk = r.node.logs.disk
 		r.node.logs.disk = broken
 		if err := r.Recover(time.Now()); !errors.Is(err, errBroken) {
 			t.Fatalf("got %v", err)

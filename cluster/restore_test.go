@@ -147,7 +147,7 @@ func TestARestoredNodeBeginsAClusterThatOthersJoin(t *testing.T) {
 	// A node of the old cluster that finds the new one, by the same secret, is none of it.
 	stray := old[2].cfg
 	old[2].halt(t)
-	stray.Secrets, stray.Join, stray.dial = cfg.Secrets, []string{gossip}, nil
+	stray.Secrets, stray.Join, stray.Dial = cfg.Secrets, []string{gossip}, nil
 	lost := start(t, stray)
 	eventually(t, "the stray sees the new cluster", func() error {
 		if len(lost.gossip.Peers()) == 0 {

@@ -15,7 +15,7 @@ import (
 // simDisk is the disk under a log: each write takes a while, before and after it
 // is durable, and hangs while the machine is paused or the disk is stuck.
 type simDisk struct {
-	boltLog
+	LogDisk
 	// mu guards what follows.
 	mu   sync.Mutex
 	rng  *rand.Rand
@@ -85,19 +85,19 @@ func (d *simDisk) write(do func() error) error {
 }
 
 func (d *simDisk) StoreLog(l *raft.Log) error {
-	return d.write(func() error { return d.boltLog.StoreLog(l) })
+	return d.write(func() error { return d.LogDisk.StoreLog(l) })
 }
 func (d *simDisk) StoreLogs(l []*raft.Log) error {
-	return d.write(func() error { return d.boltLog.StoreLogs(l) })
+	return d.write(func() error { return d.LogDisk.StoreLogs(l) })
 }
 func (d *simDisk) DeleteRange(low, high uint64) error {
-	return d.write(func() error { return d.boltLog.DeleteRange(low, high) })
+	return d.write(func() error { return d.LogDisk.DeleteRange(low, high) })
 }
 func (d *simDisk) Set(k, v []byte) error {
-	return d.write(func() error { return d.boltLog.Set(k, v) })
+	return d.write(func() error { return d.LogDisk.Set(k, v) })
 }
 func (d *simDisk) SetUint64(k []byte, v uint64) error {
-	return d.write(func() error { return d.boltLog.SetUint64(k, v) })
+	return d.write(func() error { return d.LogDisk.SetUint64(k, v) })
 }
 
 // simFolder is a folder for data whose syncs cost nothing, where the machine has one.

@@ -110,10 +110,11 @@ func (sl *slot) config(host *simHost, disk *simDisk) Config {
 	c := Config{
 		DataDir: sl.data, Name: fmt.Sprintf("n%d", sl.i), Listen: sl.ip + ":7947", GossipListen: sl.ip + ":7946",
 		Secrets: []string{testSecret}, Settings: settings, Mark: s.mark, Expect: len(s.slots), Log: testLog(s.t), TimeScale: sl.scale,
-		LogBytes: minLogBytes, commitTimeout: 40 * time.Millisecond, step: host.step, stableFor: time.Second,
-		compareEvery: 5 * time.Second, dial: host.dial, packets: host.openPackets,
-		listen:  func(_ context.Context, addr string) (net.Listener, error) { return host.listen(addr) },
-		logDisk: func(b boltLog) boltLog { disk.boltLog = b; return disk },
+		LogBytes: minLogBytes, commitTimeout: 40 * time.Millisecond, stableFor: time.Second,
+		compareEvery: 5 * time.Second, packets: host.openPackets,
+		listen: func(_ context.Context, addr string) (net.Listener, error) { return host.listen(addr) },
+		Seams: Seams{Dial: host.dial, Step: host.step,
+			LogDisk: func(b LogDisk) LogDisk { disk.LogDisk = b; return disk }},
 	}
 	for _, other := range s.slots {
 		if other != sl {

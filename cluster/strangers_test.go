@@ -126,7 +126,7 @@ func TestTheYoungerOfTwoCopiesEnds(t *testing.T) {
 	}
 	wires := newNetwork()
 	cfg, self := original.cfg, "copy"
-	cfg.DataDir, cfg.dial, cfg.Expect = dir, wires.dialer(&self), 0
+	cfg.DataDir, cfg.Dial, cfg.Expect = dir, wires.dialer(&self), 0
 	_, gossip := nodes[0].Addresses()
 	cfg.Join, cfg.GossipListen, cfg.Listen, cfg.Mark = []string{gossip}, "127.0.0.1:0", "127.0.0.1:0", nil
 	cfg.Expect = 3
@@ -185,7 +185,7 @@ func TestATruncatedLogIsRefusedWithWhatToDo(t *testing.T) {
 	if err := errors.Join(err, logs.DeleteRange(last-2, last), logs.Close()); err != nil {
 		t.Fatal(err)
 	}
-	cfg.dial = nil
+	cfg.Dial = nil
 	if _, err := tryStart(t, cfg); err == nil || !strings.Contains(err.Error(), "empty its data directory and let it join as a new one") {
 		t.Errorf("got %v", err)
 	}

@@ -68,12 +68,15 @@ type SealingKey struct {
 }
 
 // NewTrust derives a node's trust from the secrets. The node id must be fit for
-// a DNS label: 1 to 63 of a-z, 0-9 and inner hyphens.
-func NewTrust(secrets []string, nodeID string) (*Trust, error) {
+// a DNS label: 1 to 63 of a-z, 0-9 and inner hyphens. now tells when certificates begin and end; nil: time.Now.
+func NewTrust(secrets []string, nodeID string, now func() time.Time) (*Trust, error) {
 	if !isDNSLabel(nodeID) {
 		return nil, fmt.Errorf("node id %q: must be 1 to 63 of a-z, 0-9 and inner hyphens", nodeID)
 	}
-	t := &Trust{nodeID: nodeID, now: time.Now}
+	if now == nil {
+		now = time.Now
+	}
+	t := &Trust{nodeID: nodeID, now: now}
 	if err := t.Reload(secrets); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ const (
 
 func mustTrust(t *testing.T, nodeID string, secrets ...string) *Trust {
 	t.Helper()
-	tr, err := NewTrust(secrets, nodeID)
+	tr, err := NewTrust(secrets, nodeID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func TestSecretFilesAreReadOrRefusedByName(t *testing.T) {
 
 func TestNodeIDsThatAreNoDNSLabelAreRefused(t *testing.T) {
 	for _, id := range []string{"", "A", "a.b", "-a", "a-", "a_b", strings.Repeat("a", 64), "ü"} {
-		if _, err := NewTrust([]string{secretA}, id); err == nil {
+		if _, err := NewTrust([]string{secretA}, id, nil); err == nil {
 			t.Errorf("%q was accepted", id)
 		}
 	}

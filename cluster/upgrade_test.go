@@ -32,7 +32,7 @@ func upgraded(t testing.TB, n *running, join *running, change func(*Config)) *ru
 	cfg := n.cfg
 	n.halt(t)
 	_, gossip := join.Addresses()
-	cfg.oldest, cfg.newest, cfg.dial, cfg.Join = 0, 0, nil, []string{gossip}
+	cfg.oldest, cfg.newest, cfg.Dial, cfg.Join = 0, 0, nil, []string{gossip}
 	cfg.upgradeAfter = 10 * time.Millisecond
 	change(&cfg)
 	return start(t, cfg)

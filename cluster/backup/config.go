@@ -65,6 +65,8 @@ type Config struct {
 	// Log lines and metrics. Required.
 	Logger  *slog.Logger
 	Metrics Metrics
+	// Now is the wall clock that Schedule goes by. Default time.Now.
+	Now func() time.Time
 }
 
 // DefaultSchedule is that of Config.
@@ -76,6 +78,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Keep == 0 {
 		c.Keep = 7
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	return c
 }

@@ -33,7 +33,7 @@ func (k *Keeper) fullStep(ctx context.Context, s *seen) error {
 	if open > 0 {
 		return nil
 	}
-	why := k.due(s, time.Now())
+	why := k.due(s, k.cfg.Now())
 	if why == "" {
 		return nil
 	}

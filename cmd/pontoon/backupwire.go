@@ -12,6 +12,7 @@ import (
 	"github.com/pontoon-registry/pontoon/blobs/s3"
 	"github.com/pontoon-registry/pontoon/cluster"
 	"github.com/pontoon-registry/pontoon/cluster/backup"
+	"github.com/pontoon-registry/pontoon/meta"
 	adminv1 "github.com/pontoon-registry/pontoon/proto/pontoon/admin/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -25,18 +26,19 @@ type remembering struct {
 // newRemembering opens the place of backups. owns proves that the layers are this cluster's (G9): a copy of it that was
 // recovered or restored elsewhere is another life, and must not remove what this one needs. A copy of all disks that goes
 // on as it was has the same life, and is not told apart.
-func newRemembering(ctx context.Context, c *Config, n *cluster.Node, owns func(context.Context) error, m *api.Metrics, log *slog.Logger) (*remembering, error) {
+func newRemembering(ctx context.Context, c *Config, n *cluster.Node, ledger meta.Ledger, owns func(context.Context) error,
+	f *faults, m *api.Metrics, log *slog.Logger) (*remembering, error) {
 	archive, where, shut, err := c.openBackupPlace(ctx, storageMetrics{m, "backup"})
 	if err != nil {
 		return nil, err
 	}
 	r := &remembering{close: shut}
 	cfg := backup.Config{
-		Ledger: n, Schedule: c.Backup.Schedule, Keep: int(c.Backup.Keep), KeepFor: c.Backup.KeepFor,
-		Release: releaseName(), Logger: log, Metrics: m,
+		Ledger: ledger, Schedule: c.Backup.Schedule, Keep: int(c.Backup.Keep), KeepFor: c.Backup.KeepFor,
+		Release: releaseName(), Logger: log, Metrics: m, Now: f.now(),
 	}
 	if archive != nil {
-		cfg.Archive, cfg.Owns = archive, owns
+		cfg.Archive, cfg.Owns = f.archive(archive), owns
 		log.Info("backups go to "+where, "schedule", c.Backup.Schedule, "log", c.Backup.Log)
 	}
 	if archive != nil && c.Backup.Log {

@@ -75,7 +75,7 @@ func newClusterCA(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			trust, err := cluster.NewTrust(secrets, "cli")
+			trust, err := cluster.NewTrust(secrets, "cli", nil)
 			if err != nil {
 				return err
 			}

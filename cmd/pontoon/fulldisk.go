@@ -132,7 +132,7 @@ func (w *waiting) server(h host) (*api.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.trust, err = cluster.NewTrust(secrets, "public"); err != nil {
+	if r.trust, err = cluster.NewTrust(secrets, "public", nil); err != nil {
 		return nil, err
 	}
 	if r.health, err = api.NewHealth(api.HealthConfig{Node: w}); err != nil {

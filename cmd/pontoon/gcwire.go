@@ -62,7 +62,7 @@ func (w gcWatch) Running(phase metav1.CyclePhase) { w.m.Collecting(phase) }
 func (w gcWatch) Ended(cycle *metav1.Cycle) { w.m.Collected(cycle) }
 
 // newForgetting wires collector, mark and metrics.
-func newForgetting(c *Config, ledger meta.Ledger, s *store, m *api.Metrics, log *slog.Logger) (*forgetting, error) {
+func newForgetting(c *Config, ledger meta.Ledger, s *store, between *faults, m *api.Metrics, log *slog.Logger) (*forgetting, error) {
 	f := &forgetting{cfg: c.GC, ledger: ledger, store: s, scratch: filepath.Join(c.Cluster.DataDir, scratchName), log: log}
 	f.seen.Store(&storeSeen{})
 	if err := emptyFolder(f.scratch); err != nil {
@@ -71,8 +71,8 @@ func newForgetting(c *Config, ledger meta.Ledger, s *store, m *api.Metrics, log 
 	f.mark = newHeldMark(s.objects, f.we, log)
 	var err error
 	f.collector, err = gc.New(gc.Config{
-		Ledger: ledger, Store: s.blobs, StoreName: s.name, Mark: f, Schedule: c.GC.Schedule, Untagged: c.GC.Untagged,
-		DeletesPerSecond: int(c.GC.DeletesPerSecond), OrphanAge: c.GC.Orphans, UnsafeShort: c.GC.UnsafeShort, Watcher: gcWatch{m}, Log: log,
+		Ledger: ledger, Store: between.store("gc", s.blobs), StoreName: s.name, Mark: f, Schedule: c.GC.Schedule, Untagged: c.GC.Untagged,
+		DeletesPerSecond: int(c.GC.DeletesPerSecond), OrphanAge: c.GC.Orphans, UnsafeShort: c.GC.UnsafeShort, Watcher: gcWatch{m}, Log: log, Now: between.now(),
 	})
 	if err != nil {
 		return nil, err

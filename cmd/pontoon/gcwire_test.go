@@ -67,7 +67,7 @@ func newForgetful(t *testing.T) *forgetful {
 		}
 		return f.found, nil
 	}}
-	f.forgetting, err = newForgetting(c, f.solo, s, api.NewMetrics(), slog.New(slog.NewTextHandler(f.log, nil)))
+	f.forgetting, err = newForgetting(c, f.solo, s, nil, api.NewMetrics(), slog.New(slog.NewTextHandler(f.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -46,12 +47,16 @@ func (a *app) serve(ctx context.Context) error {
 		}
 		return err
 	}
-	r, err := open(ctx, c.Config, a.host, log)
+	f, err := openFaults(a.host, log)
 	if err != nil {
 		return err
 	}
+	r, err := open(ctx, c.Config, a.host, f, log)
+	if err != nil {
+		return errors.Join(err, f.close())
+	}
 	r.announce = func(url string) { a.announce(c, url) }
-	return r.run(ctx)
+	return errors.Join(r.run(ctx), f.close())
 }
 
 // fields are log.fields as slog wants them.

@@ -20,6 +20,7 @@ import (
 	"github.com/pontoon-registry/pontoon/api/oci"
 	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/cluster"
+	"github.com/pontoon-registry/pontoon/meta"
 )
 
 // registry is one node, wired. It owns what open made and run started.
@@ -56,8 +57,9 @@ const storeCheckTime = 500 * time.Millisecond
 // doorTime is how long calls of operators that are under way at the end may take.
 const doorTime = time.Second
 
-// open introduces everybody to everybody, from the bytes up. On an error nothing stays open.
-func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry, err error) {
+// open introduces everybody to everybody, from the bytes up, with f between them (nothing in a release). On an error nothing
+// stays open.
+func open(ctx context.Context, c *Config, h host, f *faults, log *slog.Logger) (_ *registry, err error) {
 	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, departure: newDeparture()}
 	defer func() {
 		if err != nil {
@@ -71,28 +73,32 @@ func open(ctx context.Context, c *Config, h host, log *slog.Logger) (_ *registry
 	if err != nil {
 		return nil, err
 	}
-	if r.trust, err = cluster.NewTrust(secrets, "public"); err != nil {
+	if r.trust, err = cluster.NewTrust(secrets, "public", f.now()); err != nil {
 		return nil, err
 	}
 	metrics := api.NewMetrics()
 	if r.store, err = openStore(ctx, c, metrics); err != nil {
 		return nil, err
 	}
-	if r.node, err = cluster.Open(ctx, c.clusterConfig(secrets, r.store, metrics, log)); err != nil {
+	r.store.objects = f.objects(r.store.objects)
+	node := c.clusterConfig(secrets, r.store, metrics, log)
+	node.Seams = f.seams()
+	if r.node, err = cluster.Open(ctx, node); err != nil {
 		return nil, err
 	}
+	ledger := f.ledger(r.node)
 	if err := r.checkStore(ctx); err != nil {
 		return nil, err
 	}
-	if r.gc, err = newForgetting(c, r.node, r.store, metrics, log); err != nil {
+	if r.gc, err = newForgetting(c, ledger, r.store, f, metrics, log); err != nil {
 		return nil, err
 	}
 	r.gc.duty(r.node)
 	owns := func(ctx context.Context) error { return r.gc.Raise(ctx, 0) }
-	if r.backup, err = newRemembering(ctx, c, r.node, owns, metrics, log); err != nil {
+	if r.backup, err = newRemembering(ctx, c, r.node, ledger, owns, f, metrics, log); err != nil {
 		return nil, err
 	}
-	if err := r.openDoors(ctx, h, metrics); err != nil {
+	if err := r.openDoors(ctx, h, ledger, f, metrics); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -114,12 +120,13 @@ func (r *registry) checkStore(ctx context.Context) error {
 }
 
 // openDoors builds what the world sees: login, registry, health, server, and the operators' socket.
-func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) error {
+func (r *registry) openDoors(ctx context.Context, h host, ledger meta.Ledger, f *faults, metrics *api.Metrics) error {
 	access, err := auth.New(r.cfg.authConfig(metrics, r.log))
 	if err != nil {
 		return err
 	}
-	registry := r.cfg.ociConfig(r.node, r.store, access, metrics, r.log)
+	registry := r.cfg.ociConfig(ledger, r.store, access, metrics, r.log)
+	registry.Store = f.store("store", registry.Store)
 	registry.Owned = r.gc.owned
 	if r.oci, err = oci.New(registry); err != nil {
 		return err
@@ -143,7 +150,7 @@ func (r *registry) openDoors(ctx context.Context, h host, metrics *api.Metrics) 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
-	handler, err := admin.New(admin.Config{Ledger: r.node, Members: r, Membership: r, Trust: r, Collector: r.gc, Backups: r.backup})
+	handler, err := admin.New(admin.Config{Ledger: ledger, Members: r, Membership: r, Trust: r, Collector: r.gc, Backups: r.backup})
 	if err != nil {
 		return err
 	}
