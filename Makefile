@@ -56,6 +56,12 @@ build: ## build bin/pontoon, static, with its version stamped
 	@mkdir -p $(BIN)
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/pontoon ./cmd/pontoon
 
+# It breaks on command, for the tests of chaos alone: see cmd/pontoon/faults.go.
+.PHONY: faults
+faults: ## build bin/pontoon-faults, which tests can break from within; never release it
+	@mkdir -p $(BIN)
+	go build -tags faults -ldflags '$(LDFLAGS)' -o $(BIN)/pontoon-faults ./cmd/pontoon
+
 .PHONY: demo
 demo: ## three nodes and a balancer on 127.0.0.1:5000, from source (ONCE=1 ends by itself)
 	@go run ./cmd/pontoon demo $(if $(ONCE),--once)
@@ -79,6 +85,7 @@ format: # fails when gofmt would change a file
 .PHONY: lint
 lint: ## go vet, golangci-lint, buf lint
 	go vet ./...
+	go vet -tags faults ./...
 	golangci-lint run ./...
 	buf lint
 

@@ -24,6 +24,7 @@ var (
 	figures     = flag.Bool("figures", false, "run the benchmark")
 	million     = flag.Int("million", 0, "how many manifests the state holds in TestFiguresOfManyManifests; 0: not run")
 	given       = flag.String("binary", "", "the pontoon to test; empty: build it from the tree")
+	givenFaults = flag.String("faultsbinary", "", "the same, built with the tag faults; empty: build it from the tree")
 )
 
 // fileServerEnv turns the test binary into the plain file server that the benchmark compares with: a process of its own,
@@ -37,8 +38,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	if dir := built.dir; dir != "" {
-		os.RemoveAll(dir)
+	for _, b := range []*build{&plain, &breaking} {
+		if b.dir != "" {
+			os.RemoveAll(b.dir)
+		}
 	}
 	if judged.ran { // the last line of all
 		if code != 0 && judged.void == "" {
@@ -49,36 +52,51 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built is the binary under test, built once per run of the test binary.
-var built struct {
+// build is a binary that is built once per run of the test binary.
+type build struct {
+	tags string
 	once sync.Once
 	dir  string
 	path string
 	err  error
 }
 
+// plain is the binary under test, breaking the one that breaks on command.
+var plain, breaking = build{}, build{tags: "faults"}
+
 // pontoon returns the path of the binary under test.
 func pontoon(t testing.TB) string {
 	t.Helper()
-	if *given != "" {
-		return *given
+	return plain.binary(t, *given)
+}
+
+// breakable returns the path of one that does harm to itself when points tell it to.
+func breakable(t testing.TB) string {
+	t.Helper()
+	return breaking.binary(t, *givenFaults)
+}
+
+func (b *build) binary(t testing.TB, given string) string {
+	t.Helper()
+	if given != "" {
+		return given
 	}
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "pontoon-chaos-"); built.err != nil {
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "pontoon-chaos-"); b.err != nil {
 			return
 		}
-		built.path = filepath.Join(built.dir, "pontoon")
+		b.path = filepath.Join(b.dir, "pontoon")
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", built.path, "./cmd/pontoon")
+		cmd := exec.CommandContext(ctx, "go", "build", "-tags", b.tags, "-o", b.path, "./cmd/pontoon")
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build pontoon: %w\n%s", err, out)
+			b.err = fmt.Errorf("build pontoon: %w\n%s", err, out)
 		}
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
-	return built.path
+	return b.path
 }
