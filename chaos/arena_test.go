@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pontoon-registry/pontoon/chaos/proxy"
 )
 
 // arena is what TestChaos fights in: three voters and a node without a vote, a bucket on an S3 server, HAProxy with room for
@@ -16,7 +18,8 @@ type arena struct {
 	t      testing.TB
 	d      *deployment
 	bucket *bucket
-	dir    string // of the run: logs, histories, the report; kept
+	mesh   *proxy.Mesh // lines between the nodes, and from each to the store
+	dir    string      // of the run: logs, histories, the report; kept
 
 	// Of the goroutine of the test alone.
 	taken   []*node // under a fault
@@ -37,15 +40,22 @@ const (
 // newArena starts all of it and waits until it is whole.
 func newArena(t testing.TB, dir string) *arena {
 	t.Helper()
-	a := &arena{t: t, dir: dir, bucket: newBucket(t)}
+	a := &arena{t: t, dir: dir, bucket: newBucket(t), mesh: proxy.NewMesh()}
+	t.Cleanup(func() {
+		if err := a.mesh.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	a.d = newDeployment(t, a.bucket, options{
 		first: 4, slots: arenaSlots, drain: "1s", quiet: true,
 		cluster: []string{"voters: 3"},
 		env:     []string{"GOMAXPROCS=1"},
 		logs:    dir, data: filepath.Join(dir, "data"),
+		storage: a.storage, wire: a.wire,
 		extra: fmt.Sprintf("gc:\n  unsafeshort: true\n  grace: %v\n  delay: %v\n  uploads: 20s\n  orphans: 6s\n  schedule: never\n"+
 			"backup:\n  enabled: true\n  schedule: \"@every 20s\"\n  keep: 2\n  keepfor: 20s\n", arenaGrace, arenaDelay),
 	})
+	a.route()
 	a.d.settle(settling)
 	a.publish()
 	return a
@@ -54,15 +64,15 @@ func newArena(t testing.TB, dir string) *arena {
 // door is where other goroutines find a node.
 type door struct {
 	name, addr, debug, socket, config string
-	// taken: it is under a fault, or has not been ready since.
-	taken bool
+	taken                             bool // it is under a fault
+	claims                            int  // how often it was
 }
 
 // publish tells other goroutines which nodes there are, where, and which are under a fault.
 func (a *arena) publish() {
 	var doors []door
 	for _, n := range a.d.nodes {
-		doors = append(doors, door{n.name, n.addr, n.debug, filepath.Join(a.d.data, n.name, "pontoon.sock"), n.config, !a.free(n)})
+		doors = append(doors, door{n.name, n.addr, n.debug, filepath.Join(a.d.data, n.name, "pontoon.sock"), n.config, !a.free(n), n.claims})
 	}
 	a.members.Store(&doors)
 }

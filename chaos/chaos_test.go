@@ -133,7 +133,7 @@ func newChaos(t *testing.T) *chaos {
 		t.Fatal(err)
 	}
 	h := check.NewHistory(r.history, given, mostOperations)
-	r.c = &guests{a: r.a, history: h}
+	r.c = &guests{a: r.a, history: h, judgement: check.NewJudgement()}
 	r.nemesis = &nemesis{a: r.a, plan: newPlan(given, kinds), history: h, missed: map[string]int{}, kinds: map[string]int{}}
 	r.shelf = newShelf()
 	r.gc = &collector{c: r.c, binary: pontoon(t), failed: map[string]int{}}
@@ -241,6 +241,7 @@ func (r *chaos) calm() {
 	if !r.within(settling, func(context.Context) bool { err = r.spare(); return err == nil }) {
 		r.c.violated("I11", "%v after it was healthy: %v", settling, err)
 	}
+	r.a.route()
 	pause(r.ctx, calmTime)
 }
 
@@ -368,6 +369,11 @@ func (r *chaos) tell() {
 		r.t.Errorf("void: %s", judged.void)
 	case r.nemesis.done == 0, r.watcher.looks == 0, r.shelf.count.pulls == 0, r.shelf.count.again == 0, r.gc.keys == 0:
 		judged.void = "some of the load or all faults were missing"
+		r.t.Errorf("void: %s", judged.void)
+	}
+	r.t.Logf("judged: %v in %v, %d not decided in time", r.c.judgement.Models, r.c.judgement.Took.Round(time.Millisecond), r.c.judgement.Undecided())
+	if n := r.c.judgement.Undecided(); n > 0 {
+		judged.void = fmt.Sprintf("%d histories were not decided within %v each", n, partitionTime)
 		r.t.Errorf("void: %s", judged.void)
 	}
 	if r.c.history.Err() != nil {

@@ -40,6 +40,7 @@ type options struct {
 	env        []string // of every node; NODE stands for its name
 	// storage is the block under storage: in the config of a node, where that is not the store's for all; nil: it is.
 	storage func(*node) string
+	wire    func(*node) // is called before each start of a node; nil: nothing
 
 	cluster []string // further lines in the cluster section of every node's config; NODE stands for its name
 	// before is called when the configs are written and no node runs; nil: nothing.
@@ -80,7 +81,7 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 // node is one that has no addresses yet and does not run.
 func (d *deployment) node(slot int) *node {
 	name := fmt.Sprintf("node%d", slot+1)
-	n := &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml")}
+	n := &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml"), wire: d.options.wire}
 	for _, line := range d.options.env {
 		n.env = append(n.env, strings.ReplaceAll(line, "NODE", name))
 	}

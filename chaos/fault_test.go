@@ -92,8 +92,10 @@ func (a *arena) takeLeader(*rand.Rand) (*node, error) {
 // free says whether a node is under no fault.
 func (a *arena) free(n *node) bool { return !slices.Contains(a.taken, n) }
 
-// claim takes a node for the fault that is being injected.
+// claim takes a node for the fault that is being injected, and lets all who watch it know before any harm is done.
 func (a *arena) claim(n *node) {
+	defer a.publish()
+	n.claims++
 	a.taken = append(a.taken, n)
 	a.claimed = append(a.claimed, n)
 }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -20,6 +21,8 @@ import (
 type guests struct {
 	a       *arena
 	history *check.History
+	// judgement is what the models said so far. It belongs to the one goroutine that judges, and after that to the test.
+	judgement *check.Judgement
 	findings
 }
 
@@ -123,11 +126,29 @@ func (v *guest) send(ctx context.Context, client *http.Client, base string, o ch
 		o.Request = a.header.Get("X-Request-Id")
 		o.Stale = strings.Contains(strings.Join(a.header.Values("Warning"), " "), "110 ")
 	}
-	if o.Outcome == check.Done && r.output != nil {
+	switch {
+	case o.Outcome == check.Done && r.output != nil:
 		o.Output = r.output(a)
+	case o.Status == http.StatusPreconditionFailed:
+		o.Output = currentIn(a.body)
 	}
 	v.c.history.Add(o)
 	return a, o
+}
+
+// currentIn is the digest that a tag had in place of the expected one.
+func currentIn(body []byte) string {
+	var refusal struct {
+		Errors []struct {
+			Detail struct {
+				Current string `json:"current"`
+			} `json:"detail"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &refusal) != nil || len(refusal.Errors) == 0 {
+		return ""
+	}
+	return refusal.Errors[0].Detail.Current
 }
 
 // exchange sends a request and reads the answer to its end.

@@ -1,6 +1,30 @@
 package chaos
 
-import "github.com/pontoon-registry/pontoon/chaos/check"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
-// linearize holds the history of a season against the models.
-func (c *guests) linearize(*season, []check.Operation) {}
+	"github.com/pontoon-registry/pontoon/chaos/check"
+)
+
+// partitionTime bounds the search for a linearization of one register, manifest or lock.
+const partitionTime = 20 * time.Second
+
+// linearize holds the history of a season against the models. What is not linearizable is kept as a page that shows it.
+func (c *guests) linearize(s *season, ops []check.Operation) {
+	found := check.CheckLinear(ops, partitionTime)
+	c.judgement.Join(found)
+	for i, bad := range found.Bad {
+		page := filepath.Join(c.a.dir, fmt.Sprintf("season%d-%d.html", s.number, i))
+		if err := os.WriteFile(page, bad.Visualization, 0o644); err != nil {
+			c.a.t.Error(err)
+		}
+		if bad.Decision == check.NotLinear {
+			c.violated("linearizable", "%s %s: no order of its %d operations explains the answers; %s\n\t%s", bad.Model, bad.Name, bad.Operations,
+				page, strings.Join(bad.Evidence, "\n\t"))
+		}
+	}
+}

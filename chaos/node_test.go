@@ -23,9 +23,15 @@ type node struct {
 	proc                      *process
 	env                       []string // of its process, beside the test's
 	binary                    string   // its program; empty: the one under test
+	points                    *points  // what it breaks in itself on command; nil: it has no such thing
+	wire                      func(*node)
+	claims                    int // how often a fault took it
 }
 
 func (n *node) start() {
+	if n.wire != nil {
+		n.wire(n)
+	}
 	program := n.binary
 	if program == "" {
 		program = pontoon(n.t)

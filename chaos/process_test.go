@@ -94,6 +94,16 @@ func (p *process) end(s syscall.Signal, within time.Duration) {
 	}
 }
 
+// over says whether the process has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // pause stops the process in the middle of whatever it does; wake lets it go on as if nothing had been.
 func (p *process) pause() { p.signal(syscall.SIGSTOP) }
 func (p *process) wake()  { p.signal(syscall.SIGCONT) }

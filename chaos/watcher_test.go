@@ -24,7 +24,7 @@ type watcher struct {
 	applied  map[string]uint64     // node's id → the highest that it said
 	leaders  map[uint64]string     // term → who certainly led in it
 	suspects map[string]uint64     // node's id → term that it said to lead in, in the look before
-	ready    map[string]bool       // name → it was ready and was not taken since
+	ready    map[string]int        // name → after so many claims it was ready
 	looks    int                   // states that were read
 	asked    int                   // sentinels that were judged
 	bands    map[string][2]float64 // name and measure → lowest and highest
@@ -41,7 +41,7 @@ const (
 
 func newWatcher(c *guests, fixed string) *watcher {
 	return &watcher{c: c, fixed: fixed, hashes: map[uint64]witnessed{}, applied: map[string]uint64{}, leaders: map[uint64]string{},
-		suspects: map[string]uint64{}, ready: map[string]bool{}, bands: map[string][2]float64{}}
+		suspects: map[string]uint64{}, ready: map[string]int{}, bands: map[string][2]float64{}}
 }
 
 // run looks until the run ends.
@@ -79,10 +79,8 @@ func (w *watcher) look(d door) {
 	_, err = get("http://"+d.debug+"/readyz", lookTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now, ok := w.c.a.doorOf(d.name); ok && now.taken {
-		w.ready[d.name] = false
-	} else if err == nil {
-		w.ready[d.name] = true
+	if now, ok := w.c.a.doorOf(d.name); err == nil && ok && now == d && !d.taken {
+		w.ready[d.name] = d.claims + 1
 	}
 }
 
@@ -187,7 +185,7 @@ func (w *watcher) answerable(d door) bool {
 	now, ok := w.c.a.doorOf(d.name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !excused && ok && !now.taken && !d.taken && now.addr == d.addr && w.ready[d.name]
+	return !excused && ok && now == d && !d.taken && w.ready[d.name] == d.claims+1
 }
 
 // collector requests one cycle of garbage collection after the other, of any node.
