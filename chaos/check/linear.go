@@ -13,10 +13,10 @@ import (
 // Decision is what came of a partition.
 type Decision string
 
+// What came of it. Undecided is that the time was up, which is no pass.
 const (
 	Linear    Decision = "linearizable"
 	NotLinear Decision = "not linearizable"
-	// Undecided: the time was up. It is no pass.
 	Undecided Decision = "not decided"
 )
 

@@ -114,8 +114,9 @@ func (s lockState) release(o *Operation) (bool, lockState) {
 
 func (s lockState) write(o *Operation) (bool, lockState) {
 	if o.Outcome == Refused {
-		// Whoever certainly holds the lock has the highest token, so its write is never refused.
-		return s.guardToken > o.Token && !(s.token == o.Token && s.certainly(o)), s
+		// The token of whoever certainly holds the lock is the highest, so its write is never refused.
+		holds := s.token == o.Token && s.certainly(o)
+		return s.guardToken > o.Token && !holds, s
 	}
 	if s.guardToken > o.Token || o.Token > s.last {
 		return o.Outcome == Unknown, s

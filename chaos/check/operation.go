@@ -11,11 +11,11 @@ import (
 type Outcome string
 
 const (
-	// Done: the operation took effect between call and return. A read that says "not there" is done.
+	// Done is an operation that took effect between call and return. A read that says "not there" is done.
 	Done Outcome = "done"
-	// Refused: it certainly had no effect.
+	// Refused is one that certainly had no effect.
 	Refused Outcome = "refused"
-	// Unknown: it may take effect at any time after its call, or never.
+	// Unknown is one that may take effect at any time after its call, or never.
 	Unknown Outcome = "unknown"
 )
 
@@ -47,16 +47,19 @@ const (
 	GuardWrite Kind = "guard-write"
 	// GuardRead reads it: Output is the value, Token the token it was written under.
 	GuardRead Kind = "guard-read"
-	// BlobPut uploads a blob: Input is the digest, Output, when set, that of the bytes that were sent. BlobMount mounts
-	// it from the repository Key.
-	BlobPut   Kind = "blob-put"
+	// BlobPut uploads a blob: Input is the digest, Output, when set, that of the bytes that were sent.
+	BlobPut Kind = "blob-put"
+	// BlobMount mounts the blob Input from the repository Key.
 	BlobMount Kind = "blob-mount"
 	// BlobGet reads a blob: Input is the digest, Output that of the bytes, "" is "not there".
-	BlobGet    Kind = "blob-get"
+	BlobGet Kind = "blob-get"
+	// BlobDelete removes the blob Input from the repository.
 	BlobDelete Kind = "blob-delete"
-	// TagList, RepoList and ReferrerList are counted and timed; no model judges them.
-	TagList      Kind = "tag-list"
-	RepoList     Kind = "repo-list"
+	// TagList and the other lists are counted and timed; no model judges them.
+	TagList Kind = "tag-list"
+	// RepoList lists repositories.
+	RepoList Kind = "repo-list"
+	// ReferrerList lists what refers to the manifest Input.
 	ReferrerList Kind = "referrer-list"
 )
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -26,10 +27,10 @@ func Read(r io.Reader) (*Log, error) {
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			log.Torn = len(line) > 0
 			return log, nil
-		case err == bufio.ErrBufferFull:
+		case errors.Is(err, bufio.ErrBufferFull):
 			return nil, fmt.Errorf("history line %d: longer than %d bytes", n, maxLine)
 		case err != nil:
 			return nil, fmt.Errorf("read history: %w", err)
@@ -48,7 +49,7 @@ func (l *Log) add(line []byte, first bool) error {
 		return err
 	}
 	if decoder.More() {
-		return fmt.Errorf("more than one value")
+		return errors.New("more than one value")
 	}
 	switch {
 	case record.Run != nil && record.Operation == nil && record.Fault == nil && first:
@@ -64,7 +65,7 @@ func (l *Log) add(line []byte, first bool) error {
 		}
 		l.Faults = append(l.Faults, *record.Fault)
 	default:
-		return fmt.Errorf("expected a run on the first line, one operation or one fault on any other")
+		return errors.New("expected a run on the first line, one operation or one fault on any other")
 	}
 	return nil
 }
