@@ -78,7 +78,9 @@ func (h *History) Add(o Operation) {
 		return
 	}
 	h.ops = append(h.ops, o)
-	h.samples = append(h.samples, sampleOf(&o))
+	if s, ok := sampleOf(&o); ok {
+		h.samples = append(h.samples, s)
+	}
 	h.write(Record{Operation: &o})
 }
 
@@ -120,7 +122,7 @@ func (h *History) Take(which func(*Operation) bool) []Operation {
 	return taken
 }
 
-// Samples are the times and outcomes of all operations so far, the taken ones too.
+// Samples are the times and outcomes of all requests so far, the taken ones too.
 func (h *History) Samples() []Sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,7 +136,7 @@ func (h *History) Faults() []Fault {
 	return append([]Fault(nil), h.faults...)
 }
 
-// Len is the number of operations so far, the taken ones too.
+// Len is the number of requests so far, the taken ones too.
 func (h *History) Len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
