@@ -162,7 +162,7 @@ func (l *Line) accept(ctx context.Context) {
 
 // carry takes one connection from its first byte to its end.
 func (l *Line) carry(ctx context.Context, client *net.TCPConn) {
-	defer client.Close()
+	defer end(client)
 	if !l.admit(ctx, client) {
 		return
 	}
@@ -175,10 +175,10 @@ func (l *Line) carry(ctx context.Context, client *net.TCPConn) {
 		return
 	}
 	server := conn.(*net.TCPConn)
-	defer server.Close()
-	linked, end := context.WithCancel(ctx)
-	defer end()
-	k := &link{line: l, client: client, server: server, end: end}
+	defer end(server)
+	linked, stop := context.WithCancel(ctx)
+	defer stop()
+	k := &link{line: l, client: client, server: server, stop: stop}
 	if !l.keep(k) {
 		k.reset()
 		return
@@ -251,8 +251,11 @@ func (l *Line) cut(s *state, way Way) bool {
 // reset ends a connection by RST.
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0) // fails on a connection that is closed already
-	conn.Close()
+	end(conn)
 }
+
+// end closes a connection; that it has been closed before is no error.
+func end(conn *net.TCPConn) { _ = conn.Close() }
 
 // gone says whether the peer has closed a connection from which nobody reads.
 func gone(conn *net.TCPConn) bool {

@@ -21,7 +21,7 @@ const (
 type link struct {
 	line           *Line
 	client, server *net.TCPConn
-	end            context.CancelFunc
+	stop           context.CancelFunc
 }
 
 // piece is bytes that were read at once, or how the sender ended.
@@ -163,14 +163,14 @@ func later(a, b time.Time) time.Time {
 
 // reset ends both halves by RST.
 func (k *link) reset() {
-	k.end()
+	k.stop()
 	reset(k.client)
 	reset(k.server)
 }
 
 // close ends both halves after what was written.
 func (k *link) close() {
-	k.end()
-	k.client.Close()
-	k.server.Close()
+	k.stop()
+	end(k.client)
+	end(k.server)
 }
