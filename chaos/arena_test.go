@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,7 @@ type arena struct {
 	t      testing.TB
 	d      *deployment
 	bucket *bucket
+	s3     *proxy.S3   // the layer of faults before its server
 	mesh   *proxy.Mesh // lines between the nodes, and from each to the store
 	dir    string      // of the run: logs, histories, the report; kept
 
@@ -38,11 +41,12 @@ const (
 )
 
 // newArena starts all of it and waits until it is whole.
-func newArena(t testing.TB, dir string) *arena {
+func newArena(t testing.TB, dir string, seed uint64) *arena {
 	t.Helper()
 	a := &arena{t: t, dir: dir, bucket: newBucket(t), mesh: proxy.NewMesh()}
+	a.s3 = proxy.NewS3(proxy.S3Config{Target: strings.TrimPrefix(a.bucket.endpoint, "http://"), Seed: seed})
 	t.Cleanup(func() {
-		if err := a.mesh.Close(); err != nil {
+		if err := errors.Join(a.mesh.Close(), a.s3.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"encoding/json"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -57,16 +56,17 @@ func (a *arena) route() {
 	group.Wait()
 }
 
-// storage is the block of a node's config that leads to the store by the node's own line.
+// storage is the block of a node's config that leads to the store: by the node's own line, and its own door of the layer of
+// faults before the server.
 func (a *arena) storage(n *node) string {
 	a.t.Helper()
 	line := a.mesh.Line(n.name, storeName)
 	if line == nil {
-		server, err := url.Parse(a.bucket.endpoint)
+		target, err := a.s3.Door(n.name)
 		if err != nil {
 			a.t.Fatal(err)
 		}
-		if line, err = a.mesh.Connect(n.name, storeName, server.Host); err != nil {
+		if line, err = a.mesh.Connect(n.name, storeName, target); err != nil {
 			a.t.Fatal(err)
 		}
 	}

@@ -29,8 +29,6 @@ var (
 )
 
 const (
-	// leastRate is how many operations a second a run needs to show anything.
-	leastRate = 50
 	// healthy is how long after the last fault everything works again (I11).
 	healthy = 10 * time.Second
 	// calmTime is how long nothing is done to a healthy cluster before the next storm.
@@ -42,34 +40,10 @@ const (
 	mostOperations = 500_000
 )
 
-// verdict is the last line of a run.
-type verdict struct {
-	ran        bool
-	seed       uint64
-	operations int
-	rate       float64
-	faults     int
-	violations int
-	void       string // why the run shows nothing
-	dir        string
-}
-
-// judged is what TestChaos found, for the last line.
-var judged verdict
-
-func (v verdict) String() string {
-	word := "PASS"
-	switch {
-	case v.violations > 0:
-		word = "FAIL"
-	case v.void != "":
-		word = "VOID"
-	}
-	line := fmt.Sprintf("verdict: %s seed=%d operations=%d (%.0f/s) faults=%d violations=%d", word, v.seed, v.operations, v.rate, v.faults, v.violations)
-	if word == "VOID" {
-		line += " because: " + v.void
-	}
-	return line
+// verdict is the last line of the test binary, once TestChaos ran in it.
+var verdict struct {
+	ran bool
+	check.Verdict
 }
 
 // TestChaos does harm to a cluster while clients use it in all ways that there are, and holds what they saw against what the
@@ -104,6 +78,7 @@ type chaos struct {
 	quick   bool
 	began   time.Time
 	took    time.Duration // with traffic
+	ended   bool          // as it should
 	healed  []time.Duration
 	history *os.File
 }
@@ -122,13 +97,13 @@ func newChaos(t *testing.T) *chaos {
 		given = rand.Uint64N(1 << 32)
 	}
 	dir := runFolder(t, *chaosDir, given)
-	judged = verdict{ran: true, seed: given, dir: dir, void: "it did not end"}
+	verdict.ran, verdict.Verdict = true, check.Verdict{Seed: given, Void: []string{"it did not end"}}
 	t.Logf("seed %d: -chaos.seed=%d -chaos.duration=%v does the same faults again; all that the run leaves is in %s", given, given, r.during, dir)
 	kinds, err := chosen(faults(), names)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.a = newArena(t, dir)
+	r.a = newArena(t, dir, given)
 	if r.history, err = os.Create(filepath.Join(dir, "history.jsonl")); err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +213,9 @@ func (r *chaos) calm() {
 		}
 	}
 	r.healed = append(r.healed, time.Since(began))
+	for _, n := range r.a.d.nodes {
+		r.watcher.recovered(check.Recovery{Node: n.name, Healthy: time.Since(began)})
+	}
 	if !r.within(settling, func(context.Context) bool { err = r.spare(); return err == nil }) {
 		r.c.violated("I11", "%v after it was healthy: %v", settling, err)
 	}
@@ -312,72 +290,76 @@ func (r *chaos) spare() error {
 // end sends the guests away.
 func (r *chaos) end() {
 	r.t.Helper()
-	r.stop()
-	r.group.Wait()
-	r.took = time.Since(r.began)
-	r.sweeps.Wait()
-}
-
-// close tells what was found, on every end of the test.
-func (r *chaos) close() {
-	if r.c == nil {
+	if r.stop == nil {
 		return
 	}
-	if r.stop != nil {
-		r.stop()
-		r.group.Wait()
-		r.sweeps.Wait()
-	}
-	first, count := r.c.violations()
-	for _, one := range head(first, 30) {
-		r.t.Error(one)
-	}
-	if err := r.c.history.Flush(); err != nil {
-		r.t.Errorf("the run is void: %v", err)
-	}
-	r.history.Close()
-	judged.violations, judged.faults = count, r.nemesis.done
-	if r.t.Failed() && count == 0 {
-		judged.violations = 1
-	}
-	if err := r.t.Context().Err(); err == nil {
-		r.t.Log(judged)
-	}
-}
-
-// tell prints what was done, and judges whether that was enough to show anything.
-func (r *chaos) tell() {
-	r.t.Helper()
-	requests := 0
-	for _, s := range r.c.history.Samples() {
-		if s.Class != guardClass && s.Class != "sentinel" {
-			requests++
-		}
-	}
+	r.stop()
+	r.group.Wait()
 	if r.took == 0 {
 		r.took = time.Since(r.began)
 	}
-	judged.operations, judged.rate, judged.void = requests, float64(requests)/r.took.Seconds(), ""
-	r.t.Logf("%d requests in %v, %.0f a second; %v", requests, r.took.Round(time.Second), judged.rate, r.shelf.count)
+	r.sweeps.Wait()
+}
+
+// close judges, and tells what was found, on every end of the test.
+func (r *chaos) close() {
+	r.end()
+	if r.took == 0 {
+		r.took = time.Since(r.began)
+	}
+	o := &check.Outcomes{
+		Run: check.Run{Seed: r.nemesis.plan.seed, Began: r.c.history.Began()}, Took: r.took, Faults: r.c.history.Faults(),
+		Judgement: r.c.judgement, Others: r.c.violations(), Findings: r.c.rules, Required: required,
+	}
+	for _, s := range r.c.history.Samples() {
+		if s.Class != guardClass && s.Class != sentinelClass {
+			o.Samples = append(o.Samples, s)
+		}
+	}
+	if r.watcher != nil {
+		o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(r.watcher.facts()))
+	}
+	o.History = r.c.history.Flush()
+	r.history.Close()
+	r.tell(o)
+	verdict.Verdict = o.Verdict()
+	if r.during < leastTime { // too short for a rate, and for every rule to come by
+		verdict.Void = nil
+		verdict.Took = min(verdict.Took, time.Duration(verdict.Operations)*time.Second/check.MinRate)
+	}
+	if !r.ended {
+		verdict.Void = append(verdict.Void, "it did not end")
+	}
+	for _, one := range o.Violations()[:min(30, len(o.Violations()))] {
+		r.t.Errorf("%v\n\t%s", one, strings.Join(one.Evidence, "\n\t"))
+	}
+	if r.t.Failed() && verdict.Violations == 0 {
+		verdict.Void = append(verdict.Void, "the suite failed")
+	} else if !verdict.Passed() {
+		r.t.Errorf("%v", verdict.Verdict)
+	}
+}
+
+// required are the rules that a run of minutes must have had something to judge by.
+var required = []string{"tags", "manifests", "locks", "I3", "I5", "I6 nodes", "I8"}
+
+// leastTime is how long a run is at least that can be void.
+const leastTime = time.Minute
+
+// tell prints what was done, and judges whether that was enough to show anything.
+func (r *chaos) tell(o *check.Outcomes) {
+	r.t.Logf("%d requests in %v, %.0f a second; %v", len(o.Samples), r.took.Round(time.Second), float64(len(o.Samples))/r.took.Seconds(), r.shelf.count)
 	r.t.Logf("%d faults: %v; found nobody: %v; healthy again: p50 %v, longest %v", r.nemesis.done, r.nemesis.kinds, r.nemesis.missed,
 		percentile(r.healed, 50).Round(time.Millisecond), percentile(r.healed, 100).Round(time.Millisecond))
-	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v; %d looks at states, %d sentinels judged", r.gc.cycles, r.gc.keys,
-		head(slices.Sorted(maps.Keys(r.gc.failed)), 5), r.watcher.looks, r.watcher.asked)
-	switch {
-	case judged.rate < leastRate && !r.quick:
-		judged.void = fmt.Sprintf("it had %.0f operations a second, at least %d show something", judged.rate, leastRate)
-		r.t.Errorf("void: %s", judged.void)
-	case r.nemesis.done == 0, r.watcher.looks == 0, r.shelf.count.pulls == 0, r.shelf.count.again == 0, r.gc.keys == 0:
-		judged.void = "some of the load or all faults were missing"
-		r.t.Errorf("void: %s", judged.void)
-	}
+	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v", r.gc.cycles, r.gc.keys, head(slices.Sorted(maps.Keys(r.gc.failed)), 5))
 	r.t.Logf("judged: %v in %v, %d not decided in time", r.c.judgement.Models, r.c.judgement.Took.Round(time.Millisecond), r.c.judgement.Undecided())
-	if n := r.c.judgement.Undecided(); n > 0 {
-		judged.void = fmt.Sprintf("%d histories were not decided within %v each", n, partitionTime)
-		r.t.Errorf("void: %s", judged.void)
+	for _, f := range o.Findings {
+		if f.Judged > 0 {
+			r.t.Logf("%s, %s: %d judged, %d broken", f.Rule, f.Text, f.Judged, f.Broken)
+		}
 	}
-	if r.c.history.Err() != nil {
-		judged.void = r.c.history.Err().Error()
+	if r.nemesis.done == 0 || r.shelf.count.pulls == 0 || r.shelf.count.again == 0 || r.gc.keys == 0 || r.watcher == nil || r.watcher.asked == 0 {
+		r.t.Error("some of the load, or all faults, were missing: the run shows nothing")
 	}
 }
 
@@ -385,7 +367,6 @@ func (r *chaos) tell() {
 func (r *chaos) finale() {
 	t, d := r.t, r.a.d
 	t.Helper()
-	r.tell()
 	d.settle(settling)
 	d.agree()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
@@ -409,6 +390,7 @@ func (r *chaos) finale() {
 	if len(images) == 0 {
 		t.Error("no image is left: the end shows nothing")
 	}
+	r.ended = true
 }
 
 func (v *guest) deleteLimbo(ctx context.Context, s *shelf, m *shelved) {

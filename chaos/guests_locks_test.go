@@ -46,7 +46,7 @@ func (s *season) lockRepo() string { return fmt.Sprintf("lock/s%d", s.number) }
 // locks takes a lock of the season, writes what it guards, and gives it back, or does not.
 func (v *guest) locks(ctx context.Context, s *season, number int) {
 	name := s.locks[v.chance.IntN(len(s.locks))]
-	a, o := v.lock(ctx, "AcquireLock", check.Operation{Kind: check.LockAcquire, Repo: s.lockRepo(), Key: name, Input: fmt.Sprintf("guest %d", v.id)},
+	a, o := v.lock(ctx, "AcquireLock", check.Operation{Kind: check.LockAcquire, Repo: s.lockRepo(), Key: name, Input: fmt.Sprintf("guest %d", v.id), TTL: lockTTL},
 		map[string]any{"name": name, "holder": fmt.Sprintf("guest %d", v.id), "ttl": fmt.Sprintf("%gs", lockTTL.Seconds())})
 	if o.Outcome != check.Done {
 		return
@@ -62,7 +62,7 @@ func (v *guest) locks(ctx context.Context, s *season, number int) {
 		case 0: // oversleeps, as who is paused does
 			pause(ctx, lockTTL+time.Duration(v.chance.IntN(1000))*time.Millisecond)
 		case 1, 2:
-			_, o := v.lock(ctx, "RenewLock", check.Operation{Kind: check.LockRenew, Repo: s.lockRepo(), Key: name, Token: token},
+			_, o := v.lock(ctx, "RenewLock", check.Operation{Kind: check.LockRenew, Repo: s.lockRepo(), Key: name, Token: token, TTL: lockTTL},
 				map[string]any{"name": name, "token": strconv.FormatUint(token, 10)})
 			if o.Outcome == check.Refused {
 				return
@@ -126,9 +126,9 @@ func tokenOf(a answer) uint64 {
 func (v *guest) guarded(s *season, name string, token uint64, number int) {
 	g, value := s.guards[name], fmt.Sprintf("guest %d, %d", v.id, number)
 	o := check.Operation{Client: v.id, Class: guardClass, Kind: check.GuardWrite, Repo: s.lockRepo(), Key: name, Input: value, Token: token, Call: v.c.history.Now()}
-	o.Outcome = check.Refused
+	o.Outcome, o.Status = check.Refused, http.StatusConflict
 	if g.write(token, value) {
-		o.Outcome = check.Done
+		o.Outcome, o.Status = check.Done, http.StatusOK
 	}
 	v.c.history.Add(o)
 	if v.chance.IntN(2) == 0 {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type guests struct {
 	history *check.History
 	// judgement is what the models said so far. It belongs to the one goroutine that judges, and after that to the test.
 	judgement *check.Judgement
+	rules     []check.Finding // the same, of the rules that are functions of a history
 	findings
 }
 
@@ -32,7 +34,7 @@ const requestTime = 12 * time.Second
 // findings are what is wrong for certain, by the rule that it breaks.
 type findings struct {
 	mu    sync.Mutex // guards what follows
-	first []string
+	first []check.Violation
 	count int
 }
 
@@ -44,15 +46,15 @@ func (f *findings) violated(rule, format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.count++; f.count <= mostFindings {
-		f.first = append(f.first, fmt.Sprintf("%s %s: %s", time.Now().Format("15:04:05.000"), rule, fmt.Sprintf(format, args...)))
+		f.first = append(f.first, check.Violation{Rule: rule, Where: "at " + time.Now().Format("15:04:05.000"), Text: fmt.Sprintf(format, args...)})
 	}
 }
 
-// violations are those that were noted, and how many there were.
-func (f *findings) violations() (first []string, count int) {
+// violations are those that were noted.
+func (f *findings) violations() []check.Violation {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]string(nil), f.first...), f.count
+	return append([]check.Violation(nil), f.first...)
 }
 
 // guest is one client.
@@ -124,6 +126,7 @@ func (v *guest) send(ctx context.Context, client *http.Client, base string, o ch
 	}
 	if a.header != nil {
 		o.Request = a.header.Get("X-Request-Id")
+		o.Revision, _ = strconv.ParseUint(a.header.Get("Pontoon-Revision"), 10, 64) // none is 0
 		o.Stale = strings.Contains(strings.Join(a.header.Values("Warning"), " "), "110 ")
 	}
 	switch {

@@ -43,11 +43,13 @@ func TestMain(m *testing.M) {
 			os.RemoveAll(b.dir)
 		}
 	}
-	if judged.ran { // the last line of all
-		if code != 0 && judged.void == "" {
-			judged.violations = max(1, judged.violations)
+	if verdict.ran { // the last line of all
+		if !verdict.Passed() {
+			code = max(code, 1)
+		} else if code != 0 { // by another test
+			verdict.Void = append(verdict.Void, "a test failed")
 		}
-		fmt.Println(judged)
+		fmt.Println(verdict.Verdict)
 	}
 	os.Exit(code)
 }

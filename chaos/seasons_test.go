@@ -73,8 +73,9 @@ func (y *seasons) judge() {
 	for s := range y.over {
 		repos := append(slices.Concat(s.registers, s.sets), s.lockRepo())
 		ops := y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(repos, o.Repo) })
-		y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(unjudged, o.Repo) }) // judged when they were made
+		others := y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(unjudged, o.Repo) }) // by the models
 		y.c.linearize(s, ops)
+		y.c.rules = check.JoinFindings(y.c.rules, check.CheckInvariants(&check.Facts{Operations: append(ops, others...)}))
 		y.judged <- s
 	}
 	close(y.judged)

@@ -14,34 +14,31 @@ import (
 	"github.com/pontoon-registry/pontoon/chaos/check"
 )
 
-// watcher looks at every node all the time and holds what it says against what others said (I5, I6, I8, I13).
+// watcher looks at every node all the time. What they say of their states and terms is judged at the end (I5, I6, I8), what
+// they do not answer at once (I13).
 type watcher struct {
 	c     *guests
 	fixed string // path of a manifest that is pushed before the run and never deleted
 
-	mu       sync.Mutex            // guards what follows
-	hashes   map[uint64]witnessed  // applied index → hash
-	applied  map[string]uint64     // node's id → the highest that it said
-	leaders  map[uint64]string     // term → who certainly led in it
-	suspects map[string]uint64     // node's id → term that it said to lead in, in the look before
-	ready    map[string]int        // name → after so many claims it was ready
-	looks    int                   // states that were read
-	asked    int                   // sentinels that were judged
-	bands    map[string][2]float64 // name and measure → lowest and highest
+	mu       sync.Mutex // guards what follows
+	states   []check.State
+	leaders  []check.Leader    // that certainly led
+	suspects map[string]uint64 // node's id → term that it said to lead in, in the look before
+	ready    map[string]int    // name → after so many claims it was ready
+	asked    int               // sentinels that were judged
+	healed   []check.Recovery
 }
 
-type witnessed struct{ hash, node string }
+// sentinelClass is no class of request: it is what the suite itself asks.
+const sentinelClass = "sentinel"
 
 const (
 	lookEvery = 500 * time.Millisecond
 	lookTime  = 2 * time.Second
-	// mostHashes bounds the indexes that are remembered.
-	mostHashes = 200_000
 )
 
 func newWatcher(c *guests, fixed string) *watcher {
-	return &watcher{c: c, fixed: fixed, hashes: map[uint64]witnessed{}, applied: map[string]uint64{}, leaders: map[uint64]string{},
-		suspects: map[string]uint64{}, ready: map[string]int{}, bands: map[string][2]float64{}}
+	return &watcher{c: c, fixed: fixed, suspects: map[string]uint64{}, ready: map[string]int{}}
 }
 
 // run looks until the run ends.
@@ -72,7 +69,7 @@ func (w *watcher) look(d door) {
 	if err := json.Unmarshal(body, &s); err != nil || s.Node == "" {
 		return
 	}
-	w.state(d.name, s)
+	w.state(s)
 	if body, err = get("http://"+d.debug+"/metrics", lookTime); err == nil {
 		w.measures(d, s.Node, readMetrics(body))
 	}
@@ -84,22 +81,26 @@ func (w *watcher) look(d door) {
 	}
 }
 
-// state judges what a node says of its state: equal at equal index (I5), never behind what it said before (I6).
-func (w *watcher) state(name string, s state) {
+// state notes what a node says of its state.
+func (w *watcher) state(s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.looks++
-	if before, ok := w.hashes[s.Applied]; ok && before.hash != s.Hash {
-		w.c.violated("I5", "at index %d %s has hash %s, %s had %s", s.Applied, name, s.Hash, before.node, before.hash)
-	}
-	if len(w.hashes) >= mostHashes {
-		clear(w.hashes)
-	}
-	w.hashes[s.Applied] = witnessed{s.Hash, name}
-	if s.Applied < w.applied[s.Node] {
-		w.c.violated("I6", "%s (%s) has applied %d, before it had applied %d", name, s.Node, s.Applied, w.applied[s.Node])
-	}
-	w.applied[s.Node] = max(s.Applied, w.applied[s.Node])
+	w.states = append(w.states, check.State{Node: s.Node, At: w.c.history.Now(), Index: s.Applied, Hash: s.Hash})
+}
+
+// recovered notes how long a node took.
+func (w *watcher) recovered(r check.Recovery) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.healed = append(w.healed, r)
+}
+
+// facts are what was seen.
+func (w *watcher) facts() *check.Facts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &check.Facts{States: w.states, Leaders: w.leaders, Recoveries: w.healed,
+		Bounds: check.Bounds{Heal: time.Duration(float64(healthy) * (*chaosScale))}}
 }
 
 // measures judges what a node counts: no panic, no divergence, one leader of a term (I8). A node led in a term for certain
@@ -117,20 +118,9 @@ func (w *watcher) measures(d door, id string, m map[string]float64) {
 		delete(w.suspects, id)
 	} else {
 		if w.suspects[id] == term {
-			if other, ok := w.leaders[term]; ok && other != id {
-				w.c.violated("I8", "%s and %s both led in term %d", id, other, term)
-			}
-			w.leaders[term] = id
+			w.leaders = append(w.leaders, check.Leader{Term: term, Node: id})
 		}
 		w.suspects[id] = term
-	}
-	for _, measure := range []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes"} {
-		key, v := d.name+" "+measure, m[measure]
-		band, ok := w.bands[key]
-		if !ok {
-			band = [2]float64{v, v}
-		}
-		w.bands[key] = [2]float64{min(band[0], v), max(band[1], v)}
 	}
 }
 
@@ -157,7 +147,7 @@ func (w *watcher) sentinel(d door) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	o := check.Operation{Client: -1, Node: d.name, Class: "sentinel", Kind: "sentinel", Repo: "sentinel", Input: w.fixed, Call: w.c.history.Now()}
+	o := check.Operation{Client: -1, Node: d.name, Class: sentinelClass, Kind: "sentinel", Repo: "sentinel", Input: w.fixed, Call: w.c.history.Now()}
 	a, err := exchange(ctx, client, "http://"+d.addr, request{method: http.MethodGet, path: w.fixed, header: accepts})
 	o.Status, o.Outcome, o.Return = a.status, check.Judge(check.ManifestGet, a.status, err), w.c.history.Now()
 	if err != nil {
