@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/pontoon-registry/pontoon/chaos/proxy"
 )
 
 // TestClientsGoOnWhereTheyWereCut lets clients push and pull layers through a proxy that cuts the first connections that carry
@@ -17,12 +19,13 @@ func TestClientsGoOnWhereTheyWereCut(t *testing.T) {
 
 	each := func(name string, resumes bool, roundTrip func(y *tally, registry string, image *layout)) {
 		t.Run(name, func(t *testing.T) {
-			c := newCutter(t, d.balancer, 2<<20, 2)
+			cuts := proxy.Flow{CutAfter: 2 << 20, Cuts: 2}
+			line := newLine(t, d.balancer, proxy.Mode{Up: cuts, Down: cuts})
 			partial := d.answered(t, "206")
 			y := &tally{t: t}
-			roundTrip(y, c.addr(), freshImage(t, name, 3, 12<<20)) // of its own: what another pushed would be mounted
+			roundTrip(y, line.Addr(), freshImage(t, name, 3, 12<<20)) // of its own: what another pushed would be mounted
 			partial = d.answered(t, "206") - partial
-			up, down := c.count()
+			up, down := line.Counts().CutUp, line.Counts().CutDown
 			t.Logf("cut %d connections up and %d down; the client failed %d pushes and %d pulls, which were repeated; %.0f layers asked for in part",
 				up, down, y.pushFailures, y.pullFailures, partial)
 			if up == 0 || down == 0 {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pontoon-registry/pontoon/chaos/proxy"
 )
 
 // outage is a cluster whose store is taken away.
@@ -241,63 +241,11 @@ func (b *bucket) restart() {
 	b.server = start(b.server.t, filepath.Dir(b.server.log.Name()), "versitygw", nil, b.server.cmd.Path, b.server.cmd.Args[1:]...)
 }
 
-// slowLine is a line to a store that delays every byte.
-type slowLine struct {
-	l     net.Listener
-	to    string
-	delay time.Duration
-	conns atomic.Int64
-}
-
-func newSlowLine(t *testing.T, to string, delay time.Duration) *slowLine {
-	t.Helper()
-	l, err := net.Listen("tcp", freeAddr(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &slowLine{l: l, to: to, delay: delay}
-	t.Cleanup(func() { l.Close() })
-	go s.run()
-	return s
-}
-
-func (s *slowLine) run() {
-	for {
-		conn, err := s.l.Accept()
-		if err != nil {
-			return
-		}
-		s.conns.Add(1)
-		go func() {
-			defer conn.Close()
-			server, err := net.Dial("tcp", s.to)
-			if err != nil {
-				return
-			}
-			defer server.Close()
-			go func() { _, _ = io.Copy(server, conn); server.(*net.TCPConn).CloseWrite() }()
-			buf := make([]byte, 256<<10)
-			for {
-				n, err := server.Read(buf)
-				time.Sleep(s.delay)
-				if n > 0 {
-					if _, err := conn.Write(buf[:n]); err != nil {
-						return
-					}
-				}
-				if err != nil {
-					return
-				}
-			}
-		}()
-	}
-}
-
 // TestASlowStoreIsUsedAllTheSame: every answer takes longer, none fails.
 func TestASlowStoreIsUsedAllTheSame(t *testing.T) {
 	b := newBucket(t)
-	line := newSlowLine(t, strings.TrimPrefix(b.endpoint, "http://"), 700*time.Millisecond)
-	b.endpoint = "http://" + line.l.Addr().String()
+	line := newLine(t, strings.TrimPrefix(b.endpoint, "http://"), proxy.Mode{Down: proxy.Flow{Delay: 700 * time.Millisecond}})
+	b.endpoint = "http://" + line.Addr()
 	d := newDeployment(t, b, options{})
 	var group sync.WaitGroup
 	for n := range 12 {
