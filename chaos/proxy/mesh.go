@@ -16,6 +16,14 @@ type Mesh struct {
 	mu    sync.Mutex // guards what follows
 	nodes map[string]string
 	lines map[Pair]*Line
+	// settings are the modes in force, in the order in which they were set.
+	settings []*setting
+}
+
+// setting is a mode on some pairs.
+type setting struct {
+	pairs []Pair
+	mode  Mode
 }
 
 // Pair is one direction between two ends: From dials To.
@@ -125,34 +133,47 @@ func (m *Mesh) Line(from, to string) *Line {
 	return m.lines[Pair{from, to}]
 }
 
-// Set puts a mode in force on some pairs, or on none when one of them has no line.
-func (m *Mesh) Set(pairs []Pair, mode Mode) error {
+// Set puts a mode in force on some pairs, or on none when one of them has no line. What is returned takes it back: a pair
+// then has the mode that was set on it last and not taken back, or passes.
+func (m *Mesh) Set(pairs []Pair, mode Mode) (heal func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, pair := range pairs {
 		if m.lines[pair] == nil {
-			return fmt.Errorf("set a mode: there is no line %v", pair)
+			return nil, fmt.Errorf("set a mode: there is no line %v", pair)
 		}
 	}
-	for _, pair := range pairs {
-		m.lines[pair].Set(mode)
-	}
-	return nil
+	set := &setting{pairs: slices.Clone(pairs), mode: mode}
+	m.settings = append(m.settings, set)
+	m.apply(pairs)
+	return sync.OnceFunc(func() { m.heal(set) }), nil
 }
 
-// Heal lets some pairs pass again. Lines that have been closed meanwhile need no healing.
-func (m *Mesh) Heal(pairs []Pair) {
+func (m *Mesh) heal(set *setting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.settings = slices.DeleteFunc(m.settings, func(s *setting) bool { return s == set })
+	m.apply(set.pairs)
+}
+
+// apply gives pairs the mode that is theirs now. Those whose line was closed need none.
+func (m *Mesh) apply(pairs []Pair) {
 	for _, pair := range pairs {
-		if l := m.lines[pair]; l != nil {
-			l.Set(Mode{})
+		l := m.lines[pair]
+		if l == nil {
+			continue
+		}
+		mode := Mode{}
+		for _, s := range m.settings {
+			if slices.Contains(s.pairs, pair) {
+				mode = s.mode
+			}
+		}
+		if mode != l.Mode() { // setting it again would forget how many connections it has cut
+			l.Set(mode)
 		}
 	}
 }
-
-// HealAll lets everything pass again.
-func (m *Mesh) HealAll() { m.Heal(m.Pairs()) }
 
 // Pairs are all lines that there are, sorted.
 func (m *Mesh) Pairs() []Pair {
@@ -163,15 +184,15 @@ func (m *Mesh) Pairs() []Pair {
 	})
 }
 
-// Flap puts a mode in force and takes it back, by turns, until the context ends; then all passes.
+// Flap puts a mode in force and takes it back, by turns, until the context ends; then it is taken back.
 func (m *Mesh) Flap(ctx context.Context, pairs []Pair, mode Mode, bad, good time.Duration) error {
-	defer m.Heal(pairs)
 	for ctx.Err() == nil {
-		if err := m.Set(pairs, mode); err != nil {
+		heal, err := m.Set(pairs, mode)
+		if err != nil {
 			return fmt.Errorf("flap: %w", err)
 		}
 		wait(ctx, bad)
-		m.Heal(pairs)
+		heal()
 		wait(ctx, good)
 	}
 	return nil

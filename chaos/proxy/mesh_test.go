@@ -58,7 +58,8 @@ func TestPartitionsPartNobodyElse(t *testing.T) {
 		"ring":       {Ring(m.Nodes()), "a→c b→a c→b"},
 		"all":        {Apart([]string{"a"}, []string{"b"}, []string{"c"}), "a→b a→c b→a b→c c→a c→b"},
 	} {
-		if err := m.Set(c.pairs, Hole()); err != nil {
+		heal, err := m.Set(c.pairs, Hole())
+		if err != nil {
 			t.Fatal(err)
 		}
 		var parted []string
@@ -70,7 +71,7 @@ func TestPartitionsPartNobodyElse(t *testing.T) {
 		if got := strings.Join(parted, " "); got != c.want {
 			t.Errorf("%s: parted %s, want %s", name, got, c.want)
 		}
-		m.Heal(c.pairs)
+		heal()
 		if i := slices.IndexFunc(m.Pairs(), func(p Pair) bool { return m.Line(p.From, p.To).Mode() != (Mode{}) }); i >= 0 {
 			t.Errorf("%s: %v has not healed", name, m.Pairs()[i])
 		}
@@ -79,12 +80,40 @@ func TestPartitionsPartNobodyElse(t *testing.T) {
 
 func TestALineThatIsNotTherePartsNobody(t *testing.T) {
 	m, _ := threeNodes(t)
-	if err := m.Set([]Pair{{"a", "b"}, {"a", "z"}}, Hole()); err == nil || !strings.Contains(err.Error(), "a→z") {
+	if _, err := m.Set([]Pair{{"a", "b"}, {"a", "z"}}, Hole()); err == nil || !strings.Contains(err.Error(), "a→z") {
 		t.Errorf("a mode on a line that is not there: %v", err)
 	}
 	if m.Line("a", "b").Mode() != (Mode{}) {
 		t.Error("the other pair was parted")
 	}
+}
+
+func TestWhatHealsFirstLeavesTheRest(t *testing.T) {
+	m, _ := threeNodes(t)
+	set := func(mode Mode, pairs ...Pair) func() {
+		heal, err := m.Set(pairs, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return heal
+	}
+	expect := func(what string, ab, ac Mode) {
+		t.Helper()
+		if m.Line("a", "b").Mode() != ab || m.Line("a", "c").Mode() != ac {
+			t.Errorf("%s: a→b has %+v, a→c %+v", what, m.Line("a", "b").Mode(), m.Line("a", "c").Mode())
+		}
+	}
+	first := set(Hole(), Pair{"a", "b"}, Pair{"a", "c"})
+	second := set(Narrow(9), Pair{"a", "b"})
+	expect("the later one counts", Narrow(9), Hole())
+	first()
+	expect("the later one stays", Narrow(9), Mode{})
+	third := set(Hole(), Pair{"a", "b"})
+	third()
+	expect("the earlier one is back", Narrow(9), Mode{})
+	second()
+	second()
+	expect("all have healed", Mode{}, Mode{})
 }
 
 func TestNodesMoveComeAndGo(t *testing.T) {
