@@ -40,9 +40,18 @@ type window struct {
 func Availability(samples []Sample, faults []Fault) []Row {
 	ordered := slices.Clone(samples)
 	slices.SortStableFunc(ordered, func(a, b Sample) int { return cmp.Compare(a.Call, b.Call) })
+	successes := map[string][]time.Duration{}
+	for i := range ordered {
+		if s := &ordered[i]; s.Outcome == Done {
+			successes[s.Class] = append(successes[s.Class], s.Return)
+		}
+	}
+	for _, ends := range successes {
+		slices.Sort(ends)
+	}
 	var rows []Row
 	for _, w := range windows(ordered, faults) {
-		rows = append(rows, w.rows(ordered)...)
+		rows = append(rows, w.rows(ordered, successes)...)
 	}
 	return rows
 }
@@ -101,15 +110,12 @@ func (w *window) covers(p interval, s *Sample) bool {
 	return s.Call <= p.until && s.Return >= p.from
 }
 
-// rows needs the samples in the order of their calls.
-func (w *window) rows(samples []Sample) []Row {
-	rows, latencies, successes := map[string]*Row{}, map[string][]time.Duration{}, map[string][]time.Duration{}
+// rows needs the samples in the order of their calls, and the ends of the successes of each class in order.
+func (w *window) rows(samples []Sample, successes map[string][]time.Duration) []Row {
+	rows, latencies := map[string]*Row{}, map[string][]time.Duration{}
 	piece := 0
 	for i := range samples {
 		s := &samples[i]
-		if s.Outcome == Done {
-			successes[s.Class] = append(successes[s.Class], s.Return)
-		}
 		for piece < len(w.pieces) && w.pieces[piece].until < s.Call {
 			piece++
 		}
@@ -133,7 +139,6 @@ func (w *window) rows(samples []Sample) []Row {
 		r := rows[class]
 		slices.Sort(latencies[class])
 		r.P50, r.P99 = quantile(latencies[class], 0.5), quantile(latencies[class], 0.99)
-		slices.Sort(successes[class])
 		for _, p := range w.pieces {
 			r.Longest = max(r.Longest, longestWait(successes[class], p, w.name == Calm))
 		}
