@@ -176,20 +176,20 @@ func refuse(w http.ResponseWriter, q *request) {
 	if name == "" {
 		name = "SlowDown"
 	}
-	code := codes[name]
+	status, message := errorOf(name)
 	body, err := xml.Marshal(struct {
 		XMLName   xml.Name `xml:"Error"`
 		Code      string
 		Message   string
 		Resource  string
 		RequestID string `xml:"RequestId"`
-	}{Code: name, Message: code.message, Resource: q.URL.Path, RequestID: "CHAOS"})
+	}{Code: name, Message: message, Resource: q.URL.Path, RequestID: "CHAOS"})
 	if err != nil { // strings always marshal
 		abort(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/xml")
-	w.WriteHeader(code.status)
+	w.WriteHeader(status)
 	if q.Method != http.MethodHead {
 		fmt.Fprintf(w, "%s%s", xml.Header, body)
 	}

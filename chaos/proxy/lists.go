@@ -26,7 +26,7 @@ func listKey(r *http.Request) string { return r.URL.Path + "?" + r.URL.Query().E
 
 // remember keeps a list that passes.
 func (s *S3) remember(q *request, answer *http.Response) error {
-	if !slices.Contains(Lists, q.operation) || answer.StatusCode != http.StatusOK {
+	if !slices.Contains(Lists(), q.operation) || answer.StatusCode != http.StatusOK {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxList+1))

@@ -29,11 +29,15 @@ const (
 	Other                   Operation = "Other"
 )
 
-// Writes and Lists are what there is of their kind.
-var (
-	Writes = []Operation{PutObject, CopyObject, UploadPart, CompleteMultipartUpload, CreateMultipartUpload, AbortMultipartUpload, DeleteObject, DeleteObjects}
-	Lists  = []Operation{ListObjectsV2, ListObjects, ListMultipartUploads, ListParts}
-)
+// Writes are the operations that change something.
+func Writes() []Operation {
+	return []Operation{PutObject, CopyObject, UploadPart, CompleteMultipartUpload, CreateMultipartUpload, AbortMultipartUpload, DeleteObject, DeleteObjects}
+}
+
+// Lists are the operations that tell what there is.
+func Lists() []Operation {
+	return []Operation{ListObjectsV2, ListObjects, ListMultipartUploads, ListParts}
+}
 
 // operationOf tells what a request in path style asks for, of which bucket and key.
 func operationOf(method string, u *url.URL, header http.Header) (op Operation, bucket, key string) {

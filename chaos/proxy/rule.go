@@ -3,26 +3,27 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"time"
 )
 
 // Deed is what is done to a request.
-type Deed int
+type Deed string
 
 // The deeds. For is the effect's.
 const (
-	Refuse   Deed = iota + 1 // not done; answered with an error, SlowDown unless Code says otherwise
-	Hang                     // not done; no answer for For, or until the rule is taken back when that is 0; then a reset
-	Lose                     // done; its answer never arrives: silence for For, then a reset
-	Late                     // done after For, whether or not the client still waits for the answer
-	LateLost                 // the client's connection is reset at once, and the request is done after For
-	Twice                    // done and answered, and done once more after For
-	Truncate                 // done; the connection ends in the middle of the answer's body
-	Corrupt                  // done; one bit of the body of the answer is another
-	Stale                    // a list: answered as it was when the same was asked before the rule was there
-	Lag                      // done after For; of what has no body not when the client has gone away by then
+	Refuse   Deed = "refuse"    // not done; answered with an error, SlowDown unless Code says otherwise
+	Hang     Deed = "hang"      // not done; no answer for For, or until the rule is taken back when that is 0; then a reset
+	Lose     Deed = "lose"      // done; its answer never arrives: silence for For, then a reset
+	Late     Deed = "late"      // done after For, whether or not the client still waits for the answer
+	LateLost Deed = "late-lost" // the client's connection is reset at once, and the request is done after For
+	Twice    Deed = "twice"     // done and answered, and done once more after For
+	Truncate Deed = "truncate"  // done; the connection ends in the middle of the answer's body
+	Corrupt  Deed = "corrupt"   // done; one bit of the body of the answer is another
+	Stale    Deed = "stale"     // a list: answered as it was when the same was asked before the rule was there
+	Lag      Deed = "lag"       // done after For; of what has no body not when the client has gone away by then
 )
 
 // Effect is a deed with its measures.
@@ -47,18 +48,33 @@ type Rule struct {
 	Effect Effect
 }
 
-// codes are the errors that Refuse knows: status and message as S3 has them.
-var codes = map[string]struct {
-	status  int
-	message string
-}{
-	"SlowDown":             {503, "Please reduce your request rate."},
-	"ServiceUnavailable":   {503, "Service is unable to handle request."},
-	"InternalError":        {500, "We encountered an internal error. Please try again."},
-	"RequestTimeout":       {400, "Your socket connection to the server was not read from or written to within the timeout period."},
-	"AccessDenied":         {403, "Access Denied"},
-	"ExpiredToken":         {400, "The provided token has expired."},
-	"RequestTimeTooSkewed": {403, "The difference between the request time and the server's time is too large."},
+// errorOf is an error that Refuse knows: status and message as S3 has them. The status is 0 of others.
+func errorOf(code string) (status int, message string) {
+	switch code {
+	case "SlowDown":
+		return http.StatusServiceUnavailable, "Please reduce your request rate."
+	case "ServiceUnavailable":
+		return http.StatusServiceUnavailable, "Service is unable to handle request."
+	case "InternalError":
+		return http.StatusInternalServerError, "We encountered an internal error. Please try again."
+	case "RequestTimeout":
+		return http.StatusBadRequest, "Your socket connection to the server was not read from or written to within the timeout period."
+	case "AccessDenied":
+		return http.StatusForbidden, "Access Denied"
+	case "ExpiredToken":
+		return http.StatusBadRequest, "The provided token has expired."
+	case "RequestTimeTooSkewed":
+		return http.StatusForbidden, "The difference between the request time and the server's time is too large."
+	}
+	return 0, ""
+}
+
+func (d Deed) known() bool {
+	switch d {
+	case Refuse, Hang, Lose, Late, LateLost, Twice, Truncate, Corrupt, Stale, Lag:
+		return true
+	}
+	return false
 }
 
 // Validate names what is wrong.
@@ -70,12 +86,12 @@ func (r *Rule) Validate() error {
 		return fmt.Errorf("rule %s: chance is %v, must be 0 to 1", r.Name, r.Chance)
 	case r.After < 0 || r.Times < 0:
 		return fmt.Errorf("rule %s: after is %d and times %d, must not be negative", r.Name, r.After, r.Times)
-	case r.Effect.Do < Refuse || r.Effect.Do > Lag:
-		return fmt.Errorf("rule %s: effect does %d, must be one of the deeds", r.Name, r.Effect.Do)
+	case !r.Effect.Do.known():
+		return fmt.Errorf("rule %s: effect does %q, must be one of the deeds", r.Name, r.Effect.Do)
 	case r.Effect.For < 0:
 		return fmt.Errorf("rule %s: effect lasts %v, must not be negative", r.Name, r.Effect.For)
 	}
-	if _, known := codes[r.Effect.Code]; r.Effect.Code != "" && !known {
+	if status, _ := errorOf(r.Effect.Code); r.Effect.Code != "" && status == 0 {
 		return fmt.Errorf("rule %s: code %s is none that is known", r.Name, r.Effect.Code)
 	}
 	return nil

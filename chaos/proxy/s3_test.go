@@ -412,7 +412,7 @@ func TestAWriteArrivesTwice(t *testing.T) {
 // TestWhatCannotBeKeptIsLetPass: memory is bounded, and the count says that nothing was done.
 func TestWhatCannotBeKeptIsLetPass(t *testing.T) {
 	w := newWorld(t)
-	w.arm(Rule{Name: "late", Operations: Writes, Effect: Effect{Do: LateLost, For: time.Hour}})
+	w.arm(Rule{Name: "late", Operations: Writes(), Effect: Effect{Do: LateLost, For: time.Hour}})
 	big := strings.Repeat("x", maxBody+1)
 	if err := w.put(w.client("a"), "k", big); err != nil {
 		t.Fatal(err)
@@ -480,7 +480,7 @@ func TestAListIsStale(t *testing.T) {
 		}
 	}
 	before := w.list(c)
-	lift := w.arm(Rule{Name: "stale", Operations: Lists, Effect: Effect{Do: Stale}})
+	lift := w.arm(Rule{Name: "stale", Operations: Lists(), Effect: Effect{Do: Stale}})
 	if _, err := c.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(bucket), Key: aws.String("1")}); err != nil {
 		t.Fatal(err)
 	}
@@ -533,12 +533,12 @@ func TestTheLayerStandsBehindALine(t *testing.T) {
 
 func TestAnInvalidRuleIsNamed(t *testing.T) {
 	for want, r := range map[string]Rule{
-		"name":   {Effect: Effect{Do: Hang}},
-		"chance": {Name: "r", Chance: 1.5, Effect: Effect{Do: Hang}},
-		"times":  {Name: "r", Times: -1, Effect: Effect{Do: Hang}},
-		"does 0": {Name: "r"},
-		"lasts":  {Name: "r", Effect: Effect{Do: Hang, For: -1}},
-		"code":   {Name: "r", Effect: Effect{Do: Refuse, Code: "Nonsense"}},
+		"name":      {Effect: Effect{Do: Hang}},
+		"chance":    {Name: "r", Chance: 1.5, Effect: Effect{Do: Hang}},
+		"times":     {Name: "r", Times: -1, Effect: Effect{Do: Hang}},
+		"does \"\"": {Name: "r"},
+		"lasts":     {Name: "r", Effect: Effect{Do: Hang, For: -1}},
+		"code":      {Name: "r", Effect: Effect{Do: Refuse, Code: "Nonsense"}},
 	} {
 		s := NewS3(S3Config{})
 		if _, err := s.Arm(r); err == nil || !strings.Contains(err.Error(), want) {
