@@ -29,17 +29,25 @@ type gossip struct {
 	changed chan struct{}
 	// twins delivers where another node with this one's id is. For one receiver; it may miss some, they come again.
 	twins chan string
+	// moves delivers where others say that a node is which gossip has elsewhere. For one receiver, like twins.
+	moves chan Peer
 
 	mu   sync.Mutex // guards what follows
 	meta []byte     // of this node, as sent
 	// peers are those alive, by node id; never this node.
 	peers map[string]Peer
+	// followed are nodes that answer at another address than gossip has for them, until it has the same.
+	followed map[string]string
 	// told are the conflicts that the log has: gossip repeats each for as long as it lasts.
 	told map[string]bool
 }
 
-// toldMost bounds told.
-const toldMost = 64
+const (
+	// toldMost bounds told.
+	toldMost = 64
+	// movesMost bounds moves: several nodes may move at once.
+	movesMost = 16
+)
 
 // gossipConfig is what openGossip needs.
 type gossipConfig struct {
@@ -104,8 +112,8 @@ func openGossip(cfg gossipConfig) (*gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip keys: %w", err)
 	}
-	g := &gossip{cfg: cfg, keyring: keyring, meta: meta, changed: make(chan struct{}, 1), twins: make(chan string, 1),
-		peers: make(map[string]Peer), told: make(map[string]bool)}
+	g := &gossip{cfg: cfg, keyring: keyring, meta: meta, changed: make(chan struct{}, 1), twins: make(chan string, 1), moves: make(chan Peer, movesMost),
+		peers: make(map[string]Peer), followed: make(map[string]string), told: make(map[string]bool)}
 	mc, err := g.memberlistConfig()
 	if err != nil {
 		return nil, err
@@ -177,8 +185,18 @@ func (g *gossip) Peers() []Peer {
 func (g *gossip) Resolve(nodeID string) (addr string, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if at := g.followed[nodeID]; at != "" {
+		return at, true
+	}
 	p, ok := g.peers[nodeID]
 	return p.NodeAddr, ok
+}
+
+// follow gives an address for calls to a node that answered there, until gossip has news of that node itself.
+func (g *gossip) follow(nodeID, addr string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.followed[nodeID] = addr
 }
 
 // Changed delivers after Peers has changed, once for many changes. It is for
@@ -278,6 +296,7 @@ func (g *gossip) note(n *memberlist.Node, alive bool) {
 	g.mu.Lock()
 	if alive {
 		g.peers[p.ID] = p
+		delete(g.followed, p.ID)
 	} else {
 		delete(g.peers, n.Name)
 	}

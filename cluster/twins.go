@@ -93,7 +93,14 @@ func (d gossipDelegate) NotifyConflict(known, other *memberlist.Node) {
 			"id", other.Name, "known", known.Address(), "other", other.Address())
 	}
 	p, err := readPeer(other)
-	if other.Name != d.g.cfg.NodeID || err != nil {
+	if err != nil {
+		return
+	}
+	if other.Name != d.g.cfg.NodeID {
+		select {
+		case d.g.moves <- p:
+		default: // gossip says it again
+		}
 		return
 	}
 	select {
