@@ -23,6 +23,7 @@ var (
 	restarting  = flag.Bool("restarting", false, "restart nodes, one after the other, while the conformance suite runs")
 	figures     = flag.Bool("figures", false, "run the benchmark")
 	million     = flag.Int("million", 0, "how many manifests the state holds in TestFiguresOfManyManifests; 0: not run")
+	prepared    = flag.String("prepared", "", "a folder in which the filled data directory of TestFiguresOfForgettingAndRemembering is kept and found again; empty: none")
 	given       = flag.String("binary", "", "the pontoon to test; empty: build it from the tree")
 	givenFaults = flag.String("faultsbinary", "", "the same, built with the tag faults; empty: build it from the tree")
 )

@@ -1,12 +1,12 @@
 package chaos
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"net"
+	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,61 +14,130 @@ import (
 	"time"
 )
 
-// TestFiguresOfForgettingAndRemembering measures what garbage collection and backups cost with as many blobs, and as many
-// manifests, in the state as -million says: a cycle and the pushes meanwhile, a snapshot, a restore until the first pull,
-// and the memory of each. It judges nothing but that nothing is lost.
+// TestFiguresOfForgettingAndRemembering measures what garbage collection and backups cost with so many manifests in the
+// state as -million says, each with a tag and a blob of its own, and a tenth as many blobs that nothing needs: cycles, the
+// pushes meanwhile, a snapshot, a restore until the first pull, and the memory of each. The state is filled without requests,
+// by a test of cmd/pontoon, and no file of those layers exists; the image that is pulled is pushed here. It judges nothing
+// but that nothing is lost.
 func TestFiguresOfForgettingAndRemembering(t *testing.T) {
 	if *million == 0 {
 		t.Log("NOT RUN: make bench-million asks for it")
 		return
 	}
 	backups := t.TempDir()
-	// With the shortest delay, so that there is something to sweep too; the schedule stays out of the way.
-	extra := "gc:\n  unsafeshort: true\n  grace: 10s\n  delay: 3s\nbackup:\n  enabled: true\n  schedule: \"@yearly\"\n  directory: " + backups + "\n"
-	d := newDeployment(t, newDirectory(t), options{drain: "0s", first: 1, quiet: true, extra: extra})
+	// With the shortest delay and little retention, so that there is something to sweep too; the schedules stay out of the way.
+	extra := "gc:\n  schedule: never\n  unsafeshort: true\n  grace: 10s\n  delay: 3s\n  deletespersecond: 5000\n" +
+		"backup:\n  enabled: true\n  schedule: \"@yearly\"\n  keep: 1\n  keepfor: 1s\n  directory: " + backups + "\n"
+	over := newDirectory(t)
+	began := time.Now()
+	d := newDeployment(t, over, options{drain: "0s", first: 1, quiet: true, extra: extra, before: func(d *deployment) { prefilled(d, over) }})
 	n := d.nodes[0]
-	const lot = 50_000
-	for first := 0; first < *million; first += lot {
-		began, count := time.Now(), min(lot, *million-first)
-		fillBlobs(t, n, first, count)
-		t.Logf("%d blobs and manifests: the last %d came at %.0f/s", first+count, count, float64(count)/time.Since(began).Seconds())
+	t.Logf("filled and ready after %v", time.Since(began).Round(time.Second))
+	f := &forgettingFigures{T: t, d: d, node: n, memory: watchMemory(t, n.proc)}
+	began = time.Now()
+	eventually(t, 10*time.Minute, "the first snapshot", func() error { return f.snapshots(1) })
+	t.Logf("the first snapshot was complete %v after the start", time.Since(began).Round(time.Millisecond))
+	f.sizes("started")
+	if err := pushSmall(t.Context(), at(n.url()), millionRepo, "pulled"); err != nil {
+		t.Fatal(err)
 	}
-	d.sizes("with all of them")
-
 	// The probes' config; within the grace the first of them needs it.
 	if err := at(n.url()).pushBlob(t.Context(), millionRepo, []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	calm := probing(t, n, "calm", func(*probe) { pause(t.Context(), 20*time.Second) })
+	f.before = percentile(calm.during(time.Time{}, time.Now()), 99)
 	t.Logf("pushes before: %v", calm)
-	busy := probing(t, n, "collecting", func(*probe) {
-		for range 3 {
-			began := time.Now()
-			if _, err := n.cli("gc", "run", "--wait"); err != nil {
-				t.Error(err)
-			}
-			t.Logf("a cycle over %d blobs took %v", *million, time.Since(began).Round(time.Millisecond))
-		}
-	})
-	before, meanwhile := calm.during(time.Time{}, time.Now()), busy.during(time.Time{}, time.Now())
-	t.Logf("pushes meanwhile: %v; p99 %.2f times that before", busy, float64(percentile(meanwhile, 99))/float64(percentile(before, 99)))
-	out, err := n.cli("gc", "status")
-	t.Logf("gc status: %v\n%s", err, out)
-	d.sizes("after three cycles")
 
-	saving := probing(t, n, "saving", func(*probe) {
-		began := time.Now()
+	f.cycles("one blob in eleven is garbage", 1)
+	f.cycles("next to nothing is garbage", 4)
+	f.during("a snapshot was written and verified", func() {
 		if _, err := n.cli("snapshot", "save"); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("a snapshot was written and verified in %v", time.Since(began).Round(time.Millisecond))
 	})
-	during := saving.during(time.Time{}, time.Now())
-	t.Logf("pushes meanwhile: %v; p99 %.2f times that before", saving, float64(percentile(during, 99))/float64(percentile(before, 99)))
-	d.sizes("after a snapshot")
+	eventually(t, time.Minute, "the older snapshot to be retired", func() error { return f.snapshots(1) })
+	f.cycles("the condemned keys are due", 1)
+	if out, err := n.cli("gc", "history"); err != nil {
+		t.Error(err)
+	} else {
+		t.Logf("gc history:\n%s", out)
+	}
+	eventually(t, time.Minute, "the log to be archived", func() error { return f.archived() })
 	n.proc.kill()
+	restoreFigures(t, d.beside("restored", extra))
+}
 
-	o := d.beside("restored", extra)
+// forgettingFigures measures what a node does, and the pushes and the memory meanwhile.
+type forgettingFigures struct {
+	*testing.T
+	d      *deployment
+	node   *node
+	memory *memoryWatch
+	// before is the 99th percentile of pushes while nothing else happens.
+	before time.Duration
+}
+
+// during measures one thing.
+func (f *forgettingFigures) during(what string, do func()) {
+	f.Helper()
+	var took time.Duration
+	p := probing(f.T, f.node, "busy", func(*probe) {
+		began := time.Now()
+		do()
+		took = time.Since(began)
+	})
+	p99 := percentile(p.during(time.Time{}, time.Now()), 99)
+	f.Logf("%s in %v; pushes meanwhile: %v; p99 %.2f times that before", what, took.Round(time.Millisecond), p, float64(p99)/float64(f.before))
+	f.sizes("after that")
+}
+
+// cycles runs some, one after the other.
+func (f *forgettingFigures) cycles(what string, count int) {
+	f.Helper()
+	f.during(fmt.Sprintf("%d cycles, %s,", count, what), func() {
+		for range count {
+			began := time.Now()
+			out, err := f.node.cli("gc", "run", "--wait")
+			if err != nil {
+				f.Error(err)
+			}
+			f.Logf("after %v: %s", time.Since(began).Round(time.Millisecond), strings.TrimSpace(out))
+		}
+	})
+}
+
+func (f *forgettingFigures) sizes(when string) {
+	f.Helper()
+	f.d.sizes(when)
+	f.Logf("%s: %v", when, f.memory.take())
+}
+
+// snapshots wants the ledger to know so many complete ones, and no others.
+func (f *forgettingFigures) snapshots(want int) error {
+	out, err := f.node.cli("snapshot", "list", "-o", "json")
+	if err != nil {
+		return err
+	}
+	complete, all := strings.Count(out, "BACKUP_STATE_COMPLETE"), strings.Count(out, "BACKUP_STATE_")
+	if complete != want || all != want {
+		return fmt.Errorf("%d snapshots, %d of them complete, expected %d: %s", all, complete, want, out)
+	}
+	return nil
+}
+
+// archived wants the archive of the log to be as far as the log.
+func (f *forgettingFigures) archived() error {
+	lag, err := f.node.metric("pontoon_backup_log_lag_entries")
+	if err == nil && lag > 0 {
+		err = fmt.Errorf("%v entries are not archived", lag)
+	}
+	return err
+}
+
+// restoreFigures restores the last snapshot into an empty node, and pulls from it.
+func restoreFigures(t *testing.T, o *deployment) {
+	t.Helper()
 	began := time.Now()
 	out, peak, err := o.nodes[0].measured("snapshot", "restore", "latest")
 	if err != nil {
@@ -76,16 +145,58 @@ func TestFiguresOfForgettingAndRemembering(t *testing.T) {
 	}
 	t.Logf("restored in %v, peak memory %d MiB: %s", time.Since(began).Round(time.Millisecond), peak/mib, out)
 	o.nodes[0].start()
-	last := digestOf(millionthOf(*million - 1))
+	memory := watchMemory(t, o.nodes[0].proc)
 	eventually(t, 5*time.Minute, "the first pull", func() error {
-		_, err := at(o.nodes[0].url()).image(t.Context(), millionRepo, last)
+		_, err := at(o.nodes[0].url()).image(t.Context(), millionRepo, "pulled")
 		return err
 	})
 	t.Logf("the first pull %v after the begin of the restore", time.Since(began).Round(time.Millisecond))
 	o.sizes("restored")
+	t.Logf("restored: %v", memory.take())
 	for _, i := range []int{0, *million / 2, *million - 1} {
-		if _, err := at(o.nodes[0].url()).image(t.Context(), millionRepo, digestOf(millionthOf(i))); err != nil {
-			t.Error(err)
+		path := fmt.Sprintf("/v2/bench/app-%d/manifests/n%d", i%1000, i)
+		a, err := at(o.nodes[0].url()).want(t.Context(), http.StatusOK, http.MethodGet, path, http.Header{"Accept": {mediaManifest}}, nil)
+		if err != nil || digestOf(a.body) != a.header.Get("Docker-Content-Digest") || !strings.Contains(string(a.body), fmt.Sprintf(`"number":"%d"`, i)) {
+			t.Errorf("manifest %d: %v: %.300s", i, err, a.body)
+		}
+	}
+}
+
+// prefilled gives the first node the data directory that the test of cmd/pontoon fills, or a copy of the one that an earlier
+// run left in -prepared, and the store its owner mark.
+func prefilled(d *deployment, over *directory) {
+	d.t.Helper()
+	n := d.nodes[0]
+	kept := []string{filepath.Join(*prepared, "data"), filepath.Join(*prepared, "layers")}
+	used := []string{filepath.Join(d.data, n.name), over.root}
+	if _, err := os.Stat(kept[0]); *prepared != "" && err == nil {
+		copyAll(d.t, kept, used)
+		return
+	}
+	filler := filepath.Join(d.t.TempDir(), "filler")
+	build := exec.Command("go", "test", "-c", "-o", filler, "./cmd/pontoon")
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	fill := exec.Command(filler, "-test.run", "^TestADataDirectoryIsFilledWithoutRequests$", "-test.timeout", "2h",
+		"-fill.config", n.config, "-fill.count", fmt.Sprint(*million))
+	for _, cmd := range []*exec.Cmd{build, fill} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			d.t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+		}
+	}
+	if *prepared != "" {
+		copyAll(d.t, used, kept)
+	}
+}
+
+// copyAll copies folders into ones that need not exist.
+func copyAll(t testing.TB, from, to []string) {
+	t.Helper()
+	for i := range from {
+		if err := os.MkdirAll(to[i], 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("cp", "-a", from[i]+"/.", to[i]).CombinedOutput(); err != nil {
+			t.Fatalf("copy %s: %v\n%s", from[i], err, out)
 		}
 	}
 }
@@ -102,55 +213,48 @@ func (n *node) measured(args ...string) (out string, peak int64, err error) {
 	return strings.TrimSpace(string(all)), peak, err
 }
 
-// fillBlobs pushes small blobs numbered from first on, and to each a manifest, over many connections to one node.
-func fillBlobs(t testing.TB, n *node, first, count int) {
-	t.Helper()
-	const connections = 64
-	failures := make([]error, connections)
-	var group sync.WaitGroup
-	for c := range connections {
-		group.Go(func() {
-			failures[c] = fillBlobsOn(t.Context(), n.addr, first+c, first+count, connections)
-		})
-	}
-	group.Wait()
-	if err := errors.Join(failures...); err != nil {
-		t.Fatal(err)
-	}
+// memoryWatch keeps the most memory that a process had of its own, beside files that are mapped: the kernel takes those back.
+type memoryWatch struct {
+	mu        sync.Mutex // guards what follows
+	own, file int64
 }
 
-// fillBlobsOn pushes every step-th on one connection, a blob in one request. It writes HTTP by itself, as fillOne does.
-func fillBlobsOn(ctx context.Context, addr string, from, until, step int) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	in := bufio.NewReader(conn)
-	for i := from; i < until && ctx.Err() == nil; i += step {
-		blob, body := millionthBlob(i), millionthOf(i)
-		for _, request := range []string{
-			fmt.Sprintf("POST /v2/%s/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s",
-				millionRepo, digestOf(blob), addr, len(blob), blob),
-			fmt.Sprintf("PUT /v2/%s/manifests/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
-				millionRepo, digestOf(body), addr, mediaManifest, len(body), body),
-		} {
-			if _, err := conn.Write([]byte(request)); err != nil {
-				return err
-			}
-			if ok, err := skipAnswer(in, "201"); err != nil || !ok {
-				return fmt.Errorf("push of blob and manifest %d: created %v, %w", i, ok, err)
+// watchMemory watches until the test or the process ends.
+func watchMemory(t testing.TB, p *process) *memoryWatch {
+	t.Helper()
+	w := &memoryWatch{}
+	ctx, stop := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-p.done:
+				return
+			default:
+				w.look(p)
+				pause(ctx, 50*time.Millisecond)
 			}
 		}
-	}
-	return nil
+	})
+	t.Cleanup(func() { stop(); group.Wait() })
+	return w
 }
 
-func millionthBlob(i int) []byte { return fmt.Appendf(nil, `{"number":%d}`, i) }
+func (w *memoryWatch) look(p *process) {
+	own, err := memoryOf(p, "RssAnon:")
+	file, ferr := memoryOf(p, "RssFile:")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil && ferr == nil { // else it ends just now
+		w.own, w.file = max(w.own, own), max(w.file, file)
+	}
+}
 
-// millionthOf is a manifest of about 500 bytes with a config of its own.
-func millionthOf(i int) []byte {
-	return manifest{MediaType: mediaManifest, ArtifactType: "chaos/million", Config: new(describe(mediaConfig, millionthBlob(i))),
-		Annotations: map[string]string{"number": fmt.Sprint(i), "padding": strings.Repeat("x", 150)}}.encode()
+// take answers the peaks since the last time.
+func (w *memoryWatch) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	own, file := w.own, w.file
+	w.own, w.file = 0, 0
+	return fmt.Sprintf("at most %d MiB of memory of its own, and %d MiB of files mapped", own/mib, file/mib)
 }

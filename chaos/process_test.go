@@ -110,21 +110,26 @@ func (p *process) wake()  { p.signal(syscall.SIGCONT) }
 
 // peakMemory is the largest resident set since the last call of forgetPeak, in bytes.
 func (p *process) peakMemory() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	peak, err := memoryOf(p, "VmHWM:")
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return peak
+}
+
+// memoryOf is one of the sizes in bytes that the kernel tells of a process.
+func memoryOf(p *process, name string) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
 	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmHWM:" {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == name {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			return kib << 10
+			return kib << 10, err
 		}
 	}
-	p.t.Fatalf("%s: no VmHWM in its status", p.name)
-	return 0
+	return 0, fmt.Errorf("%s: no %s in its status", p.name, name)
 }
 
 func (p *process) forgetPeak() {
