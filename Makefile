@@ -163,9 +163,9 @@ bench: tools build ## the figures, side by side with plain servers on this machi
 	go test -count=1 -v -timeout 1h ./chaos -run '^TestFigures$$' -binary=$(BIN)/pontoon -figures
 
 .PHONY: bench-million
-bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node, GC, snapshot, restore
+bench-million: tools build ## the figures with MILLION (1000000) manifests: compaction, restart, a new node, GC, snapshot, restore (PREPARED=folder keeps the filled state)
 	go test -count=1 -v -timeout 3h ./chaos -run '^TestFiguresOf(ManyManifests|ForgettingAndRemembering)$$' \
-		-binary=$(BIN)/pontoon -million=$(MILLION)
+		-binary=$(BIN)/pontoon -million=$(MILLION) -prepared=$(PREPARED)
 
 .PHONY: drill
 drill: tools build ## lose all nodes under load and restore them; restore beside a cluster that runs; GC under load, 10 minutes each

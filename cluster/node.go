@@ -122,9 +122,13 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, nil
 }
 
+// stateCache is the block cache of the state, in bytes. Of a million manifests the filters and the upper index blocks
+// alone take about that; with less, each command reads most of what it looks up from files and unpacks it.
+const stateCache = 32 << 20
+
 // openState opens state and log, and mends or refuses the seam between them.
 func (n *Node) openState() (err error) {
-	if n.stores, err = openStores(n.cfg.DataDir, kv.Options{Watch: n.watchState, Memory: n.cfg.stateMemory}); err != nil {
+	if n.stores, err = openStores(n.cfg.DataDir, kv.Options{Cache: stateCache, Watch: n.watchState, Memory: n.cfg.stateMemory}); err != nil {
 		return err
 	}
 	if n.state, err = meta.Open(n.stores.now); err != nil {

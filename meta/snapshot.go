@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/pontoon-registry/pontoon/meta/kv"
 )
@@ -27,7 +28,7 @@ const (
 	exportFormat = 1
 	// maxRow bounds a key or value that Import believes in, in bytes.
 	maxRow = 64 << 20
-	// importBatch is how many bytes Import commits at a time.
+	// importBatch is how many bytes a Restore commits at a time.
 	importBatch = 4 << 20
 )
 
@@ -128,24 +129,36 @@ func Import(store *kv.Store, r io.Reader) error {
 type importer struct {
 	r   *bufio.Reader
 	sum hash.Hash
+	// last is the key of the row before. All are reused.
+	last, key, value, length []byte
 }
 
-func (in *importer) read(n int) ([]byte, error) {
-	// Grown as bytes arrive: a length alone must not cost memory.
-	var b bytes.Buffer
-	if _, err := io.CopyN(&b, in.r, int64(n)); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrExport, err)
+// believed is how many bytes a length alone may cost: beyond it, memory grows as they arrive.
+const believed = 1 << 20
+
+// read reads n bytes into buf, which it may replace.
+func (in *importer) read(buf []byte, n int) (_ []byte, err error) {
+	if n <= believed {
+		buf = slices.Grow(buf[:0], n)[:n]
+		_, err = io.ReadFull(in.r, buf)
+	} else {
+		var b bytes.Buffer
+		_, err = io.CopyN(&b, in.r, int64(n))
+		buf = b.Bytes()
 	}
-	in.sum.Write(b.Bytes())
-	return b.Bytes(), nil
+	if err != nil {
+		return buf, fmt.Errorf("%w: %w", ErrExport, err)
+	}
+	in.sum.Write(buf)
+	return buf, nil
 }
 
 func (in *importer) size() (int, error) {
-	b, err := in.read(4)
-	if err != nil {
+	var err error
+	if in.length, err = in.read(in.length, 4); err != nil {
 		return 0, err
 	}
-	n := binary.BigEndian.Uint32(b)
+	n := binary.BigEndian.Uint32(in.length)
 	if n > maxRow {
 		return 0, fmt.Errorf("%w: a row of %d bytes", ErrExport, n)
 	}
@@ -153,14 +166,14 @@ func (in *importer) size() (int, error) {
 }
 
 func (in *importer) head() error {
-	b, err := in.read(len(exportMagic))
+	b, err := in.read(nil, len(exportMagic))
 	if err != nil {
 		return err
 	}
 	if string(b) != exportMagic {
 		return ErrExport
 	}
-	if b, err = in.read(4); err != nil {
+	if b, err = in.read(b, 4); err != nil {
 		return err
 	}
 	if f := binary.BigEndian.Uint32(b); f != exportFormat {
@@ -171,56 +184,47 @@ func (in *importer) head() error {
 
 // rows copies the rows, and checks the end.
 func (in *importer) rows(store *kv.Store) error {
-	batch := store.Batch()
+	filling := store.Fill()
 	var n uint64
-	var last []byte
 	for {
-		key, value, err := in.row()
-		if err != nil {
-			return errors.Join(err, batch.Discard())
+		more, err := in.row()
+		if err == nil && more {
+			n++
+			err = filling.Set(in.key, in.value)
 		}
-		if key == nil {
-			break
-		}
-		if bytes.Compare(key, last) <= 0 {
-			return errors.Join(fmt.Errorf("%w: rows out of order", ErrExport), batch.Discard())
-		}
-		last = key
-		n++
-		if err := batch.Set(key, value); err != nil {
-			return errors.Join(err, batch.Discard())
-		}
-		if batch.Len() >= importBatch {
-			if err := batch.Commit(); err != nil {
-				return err
+		if err == nil && !more {
+			if err = in.tail(n); err == nil {
+				return filling.Close()
 			}
-			batch = store.Batch()
+		}
+		if err != nil {
+			return errors.Join(err, filling.Discard())
 		}
 	}
-	if err := in.tail(n); err != nil {
-		return errors.Join(err, batch.Discard())
-	}
-	return batch.Commit()
 }
 
-// row reads one row, nil at the end.
-func (in *importer) row() (key, value []byte, err error) {
+// row reads one row; false at the end.
+func (in *importer) row() (more bool, err error) {
 	n, err := in.size()
 	if err != nil || n == 0 {
-		return nil, nil, err
+		return false, err
 	}
-	if key, err = in.read(n); err != nil {
-		return nil, nil, err
+	in.last, in.key = in.key, in.last
+	if in.key, err = in.read(in.key, n); err != nil {
+		return false, err
+	}
+	if bytes.Compare(in.key, in.last) <= 0 {
+		return false, fmt.Errorf("%w: rows out of order", ErrExport)
 	}
 	if n, err = in.size(); err != nil {
-		return nil, nil, err
+		return false, err
 	}
-	value, err = in.read(n)
-	return key, value, err
+	in.value, err = in.read(in.value, n)
+	return true, err
 }
 
 func (in *importer) tail(n uint64) error {
-	b, err := in.read(8)
+	b, err := in.read(nil, 8)
 	if err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (in *importer) tail(n uint64) error {
 		return fmt.Errorf("%w: %d rows, it says %d", ErrExport, n, got)
 	}
 	want := in.sum.Sum(nil)
-	got, err := in.read(len(want))
+	got, err := in.read(nil, len(want))
 	if err != nil {
 		return err
 	}

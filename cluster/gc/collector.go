@@ -25,9 +25,9 @@ const (
 type sizes struct {
 	// page is how many keys are listed, judged and deleted at a time: S3's bound on a batch.
 	page int
-	// visit bounds the rows that one view of a marking phase looks at, and find those that one command takes: pushes wait
-	// while it is applied.
-	visit, find int
+	// visit bounds the rows that one view of a marking phase looks at; find those that one command takes, and forget the
+	// keys that one forgets: pushes wait while it is applied.
+	visit, find, forget int
 	// record is how often a phase that changes nothing records how far it is: so much is done again after a crash.
 	record time.Duration
 }
@@ -52,7 +52,7 @@ func New(cfg Config) (*Collector, error) {
 		return nil, err
 	}
 	return &Collector{
-		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50, record: time.Second},
+		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50, forget: 100, record: time.Second},
 		deletes: rate.NewLimiter(rate.Limit(cfg.DeletesPerSecond), cfg.DeletesPerSecond),
 	}, nil
 }

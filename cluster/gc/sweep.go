@@ -223,12 +223,14 @@ func (s *sweeping) abortUnder(ctx context.Context, row meta.CondemnedKey) error 
 
 // forget drops the rows of keys that are gone; Apply decides again whether they were due (G6), and counts them.
 func (s *sweeping) forget(ctx context.Context, gone []string) error {
-	if len(gone) == 0 {
-		return nil
+	for some := range slices.Chunk(gone, s.sizes.forget) {
+		_, err := s.decide(ctx, fmt.Sprintf("forget %d keys from %s", len(some), some[0]), &metav1.Command{
+			Kind: &metav1.Command_ForgetKeys{ForgetKeys: &metav1.ForgetKeys{
+				Store: s.cfg.StoreName, Keys: some, Cycle: s.row.GetBegun().GetIndex(),
+			}}})
+		if err != nil {
+			return err
+		}
 	}
-	_, err := s.decide(ctx, fmt.Sprintf("forget %d keys from %s", len(gone), gone[0]), &metav1.Command{
-		Kind: &metav1.Command_ForgetKeys{ForgetKeys: &metav1.ForgetKeys{
-			Store: s.cfg.StoreName, Keys: gone, Cycle: s.row.GetBegun().GetIndex(),
-		}}})
-	return err
+	return nil
 }

@@ -82,7 +82,7 @@ func (w *world) collector(cfg Config) *Collector {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c.sizes = sizes{page: 2, visit: 3, find: 2} // so that every phase has several steps
+	c.sizes = sizes{page: 2, visit: 3, find: 2, forget: 2} // so that every phase has several steps
 	return c
 }
 

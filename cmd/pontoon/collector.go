@@ -11,8 +11,8 @@ const (
 	// collections. What really lives on a node is small (20 MiB): without it the heap
 	// is collected many times a second under load, which took a third of all manifest reads.
 	ballast = 64 << 20
-	// heapRoom is what a node needs beside ballast and the buffers of uploads, in bytes.
-	heapRoom = 128 << 20
+	// heapRoom is what a node needs beside ballast and the buffers of uploads, in bytes; the cache of the state is part of it.
+	heapRoom = 144 << 20
 )
 
 // tuneCollector sets the garbage collector for a registry whose uploads may hold

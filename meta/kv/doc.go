@@ -13,7 +13,7 @@
 //     a method says so.
 //
 // It does not promise that a committed batch survives a power cut before the
-// next Sync (the Raft log is what is durable), nor that Ingest keeps promise 2:
+// next Sync (the Raft log is what is durable), nor that Ingest, or a Filling, keeps promise 2:
 // ingested rows are durable before earlier batches, so ingest only into a store
 // that nobody uses yet. It knows nothing of what the rows mean.
 //

@@ -21,6 +21,7 @@ type Reader interface {
 // Store is an open store.
 type Store struct {
 	db    *pebble.DB
+	dir   string
 	opts  *pebble.Options
 	watch func(what string) (done func())
 	room  func() error
@@ -41,7 +42,7 @@ func Open(dir string, o Options) (s *Store, err error) {
 	if o.Room == nil {
 		o.Room = func() error { return nil }
 	}
-	return &Store{db: db, opts: opts, watch: o.Watch, room: o.Room}, nil
+	return &Store{db: db, dir: dir, opts: opts, watch: o.Watch, room: o.Room}, nil
 }
 
 // OpenMemory opens a new, empty store in memory.
