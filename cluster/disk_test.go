@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -191,6 +192,38 @@ func TestSavesOfTheIdentityAreWatched(t *testing.T) {
 	}
 	defer f.Close()
 	<-done
+}
+
+// TestAPauseOfTheProcessIsNoHangOfTheDisk: who was stopped for half a minute in the middle of a write must not end for it.
+func TestAPauseOfTheProcessIsNoHangOfTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &diskWatch{}
+		w.tick(time.Now())
+		run := func(seconds int) {
+			for range seconds {
+				time.Sleep(watchEvery)
+				w.tick(time.Now())
+			}
+		}
+		run(3)
+		done := w.begin("store entries in the log")
+		time.Sleep(30 * time.Second) // stopped: no tick
+		w.tick(time.Now())
+		if what, took := w.stuck(); took > abortAfter {
+			t.Errorf("to %s has taken %v, of which it ran for a tick or two", what, took)
+		}
+		if _, took := w.oldest(); took < 30*time.Second {
+			t.Errorf("the write began %v ago", took) // others may lead by now: the gate is shut
+		}
+		run(11)
+		if _, took := w.stuck(); took <= abortAfter {
+			t.Errorf("the disk hangs for %v of 11 s", took)
+		}
+		done()
+		if what, took := w.stuck(); what != "" || took != 0 {
+			t.Errorf("to %s takes %v after its end", what, took)
+		}
+	})
 }
 
 const mib = 1 << 20
