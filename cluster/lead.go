@@ -209,12 +209,29 @@ func (n *Node) readIndex() (readIndex, error) {
 	if !leads || o == nil || o.term != before {
 		return readIndex{}, unavailable("node %s does not lead, or has just begun to", n.id)
 	}
-	index, indexTerm := n.state.Applied()
+	index, indexTerm := n.committed()
 	at := readIndex{term: before, index: index, indexTerm: indexTerm, voters: voters(n.raft().GetConfiguration().Configuration())}
 	if after, leads := n.leads(); !leads || after != before {
 		return readIndex{}, unavailable("node %s was deposed while it answered", n.id)
 	}
 	return at, nil
+}
+
+// committed is the last command that Raft has committed here, or what the state has reached, whichever is later, and its
+// term. A follower may have applied it before the leader's own state did, and shown it to a reader: no later read may be
+// answered from a state without it. Entries that no state sees are left out, so whoever waits for it does not wait in vain.
+func (n *Node) committed() (index, term uint64) {
+	index, term = n.state.Applied()
+	for i := n.raft().CommitIndex(); i > index; i-- {
+		var entry raft.Log
+		if err := n.logs.GetLog(i, &entry); err != nil {
+			continue // compacted, so applied meanwhile
+		}
+		if entry.Type == raft.LogCommand {
+			return i, entry.Term
+		}
+	}
+	return index, term
 }
 
 func voters(c raft.Configuration) []string {

@@ -7,11 +7,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
+	"github.com/pontoon-registry/pontoon/meta"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
 // fakePeer is a node that answers from fields.
@@ -152,5 +155,52 @@ func TestARoundEndsWithTheLeadersTenure(t *testing.T) {
 	r.leaders.set("")
 	if err := <-ended; err == nil {
 		t.Error("a read index of a leader that is gone")
+	}
+}
+
+// heldApplier applies when it may.
+type heldApplier struct {
+	Applier
+	held *sync.RWMutex
+}
+
+func (h heldApplier) Apply(entries []meta.LogEntry) ([][]*metav1.Result, error) {
+	h.held.RLock()
+	defer h.held.RUnlock()
+	return h.Applier.Apply(entries)
+}
+
+// TestNoReadGoesBackBehindAnother: a follower may have applied, and shown to a reader, what the leader's state has yet to
+// reach. Whoever reads afterwards must not be told an index without it: a read index covers all that is committed.
+func TestNoReadGoesBackBehindAnother(t *testing.T) {
+	t.Parallel()
+	var held sync.RWMutex
+	cfg := testConfig(t, nil)
+	cfg.Listen, cfg.GossipListen = "", ""
+	cfg.Applier = func(a Applier) Applier { return heldApplier{a, &held} }
+	n := start(t, cfg)
+	eventually(t, "ready", func() error { return n.Ready(t.Context()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	held.Lock()
+	release := sync.OnceFunc(held.Unlock)
+	before := n.raft().LastIndex()
+	var write sync.WaitGroup
+	write.Go(func() { _, _ = n.Propose(ctx, putNode("late", "a:1")) }) // is acknowledged once it is applied
+	defer write.Wait()
+	defer release()
+	eventually(t, "the write to be committed", func() error {
+		if n.raft().CommitIndex() <= before {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	at, err := n.readIndex()
+	if err != nil || at.index <= before || at.index > n.raft().CommitIndex() || at.index <= n.applied() {
+		t.Errorf("the read index is %d, %v; committed is %d, applied %d", at.index, err, n.raft().CommitIndex(), n.applied())
+	}
+	release()
+	if address, err := addressOf(ctx, n, "late"); err != nil || address != "a:1" {
+		t.Errorf("it answers %q, %v", address, err)
 	}
 }
