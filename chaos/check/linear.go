@@ -3,8 +3,6 @@ package check
 import (
 	"bytes"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -128,19 +126,20 @@ func partitions(ops []Operation) []*partition {
 // check searches without what is seldom needed first: most histories pass so, and each operation of unknown outcome
 // that is left in doubles the search of one that does not.
 func (p *partition) check(limit time.Duration) Partition {
-	began, ops, before := time.Now(), p.settle(p.ops), -1
+	began, ops := time.Now(), p.settle(p.ops)
 	result := Partition{Model: p.model, Name: p.name, Operations: len(p.ops)}
-	var bad *segment
+	var searches [][]segment
 	for _, rank := range []int{optional, idle, all} {
-		segments := p.segments(ops, rank)
-		n := countOps(segments)
-		if n == before {
-			continue // the same search
+		segments, last := p.segments(ops, rank), len(searches)-1
+		if last < 0 || countOps(segments) > countOps(searches[last]) {
+			searches = append(searches, segments) // else it is the same as the one before
 		}
-		before = n
+	}
+	var bad *segment
+	for i, segments := range searches {
 		left := limit - time.Since(began)
-		if rank != all {
-			left /= 4
+		if i < len(searches)-1 {
+			left /= 16 // what it finds is not final
 		}
 		if bad, result.Decision = search(segments, left); result.Decision == Linear {
 			break
@@ -205,68 +204,4 @@ func longestOf(orders [][]porcupine.Operation) (longest []porcupine.Operation) {
 		}
 	}
 	return longest
-}
-
-// tell names the first operation that the longest order has no place for, and the last ones that were called before
-// it was over.
-func tell(ops []porcupine.Operation, placed map[*Operation]bool) []string {
-	var first *Operation
-	for _, o := range ops {
-		in := o.Input.(*Operation)
-		if !placed[in] && in.Outcome != Unknown && (first == nil || in.Return < first.Return) {
-			first = in
-		}
-	}
-	if first == nil {
-		return []string{"no single operation can be blamed"}
-	}
-	lines := []string{"fits nowhere: " + first.String()}
-	var before []*Operation
-	for _, o := range ops {
-		if in := o.Input.(*Operation); in != first && in.Call <= first.Return {
-			before = append(before, in)
-		}
-	}
-	slices.SortFunc(before, func(a, b *Operation) int { return int(b.Return - a.Return) })
-	for _, o := range before[:min(len(before), 8)] {
-		lines = append(lines, "before it:    "+o.String())
-	}
-	return lines
-}
-
-// String is the operation in a line.
-func (o *Operation) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%.4fs to %.4fs client %d", o.Call.Seconds(), o.Return.Seconds(), o.Client)
-	for _, word := range []string{"at " + o.Node, string(o.Kind), o.Repo, o.Key, short(o.Input), "expecting " + short(o.Expect)} {
-		if word != "" && word != "at " && word != "expecting " {
-			b.WriteString(" " + word)
-		}
-	}
-	if o.Token != 0 {
-		fmt.Fprintf(&b, " token %d", o.Token)
-	}
-	fmt.Fprintf(&b, ": %s", o.Outcome)
-	if o.Status != 0 {
-		fmt.Fprintf(&b, " %d", o.Status)
-	}
-	if o.Kind.Reads() || o.Output != "" {
-		fmt.Fprintf(&b, " %s", orNothing(short(o.Output)))
-	}
-	return b.String()
-}
-
-func orNothing(s string) string {
-	if s == "" {
-		return "nothing"
-	}
-	return s
-}
-
-// short keeps a digest to what tells it apart.
-func short(digest string) string {
-	if rest, ok := strings.CutPrefix(digest, "sha256:"); ok && len(rest) > 12 {
-		return rest[:12]
-	}
-	return digest
 }

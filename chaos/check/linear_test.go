@@ -204,6 +204,9 @@ func TestATimeOutIsNoPass(t *testing.T) {
 	if j.Undecided() != 1 || len(j.Violations()) != 0 || j.Bad[0].Model != "tags" {
 		t.Fatalf("undecided %d, violations %v", j.Undecided(), j.Violations())
 	}
+	if took := j.Bad[0].Took; took < 20*time.Millisecond {
+		t.Errorf("gave up after %v, its time was 20 ms", took)
+	}
 }
 
 func TestAViolationNamesWhatFitsNowhere(t *testing.T) {

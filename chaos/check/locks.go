@@ -37,7 +37,7 @@ func lockModel([]string) porcupine.Model {
 	return porcupine.Model{
 		Init:              func() any { return lockState{freed: -1} },
 		Step:              func(state, input, _ any) (bool, any) { return state.(lockState).step(input.(*Operation)) },
-		DescribeOperation: func(input, _ any) string { return input.(*Operation).String() },
+		DescribeOperation: func(input, _ any) string { return input.(*Operation).brief() },
 		DescribeState: func(state any) string {
 			s := state.(lockState)
 			holder := "free"
@@ -141,7 +141,7 @@ func lockPartitions(ops []*Operation) []*partition {
 	for _, o := range ops {
 		p := parts[o.Key]
 		if p == nil {
-			p = &partition{model: "locks", name: o.Key, keys: []string{o.Key}, build: lockModel, settle: unknownLocks}
+			p = &partition{model: "locks", name: o.Key, keys: []string{o.Key}, build: lockModel, settle: settleLocks}
 			parts[o.Key] = p
 			out = append(out, p)
 		}

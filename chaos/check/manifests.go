@@ -14,7 +14,7 @@ func manifestModel(initial []string) porcupine.Model {
 	return porcupine.Model{
 		Init:              func() any { return initial[0] != "" },
 		Step:              func(state, input, _ any) (bool, any) { return manifestStep(state.(bool), input.(*Operation)) },
-		DescribeOperation: func(input, _ any) string { return input.(*Operation).String() },
+		DescribeOperation: func(input, _ any) string { return input.(*Operation).brief() },
 		DescribeState: func(state any) string {
 			if state.(bool) {
 				return "there"
@@ -77,7 +77,7 @@ func manifestPartitions(repo string, ops []*Operation) []*partition {
 		p := parts[digest]
 		if p == nil {
 			p = &partition{model: "manifests", name: repo + "@" + digest, keys: []string{digest},
-				build: manifestModel, pin: pinsManifest, settle: unobservedPuts}
+				build: manifestModel, pin: pinsManifest, settle: settleManifests}
 			parts[digest] = p
 			out = append(out, p)
 		}

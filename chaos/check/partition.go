@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"net/http"
 	"slices"
 	"time"
 
@@ -49,79 +48,6 @@ func (o *Operation) end() time.Duration {
 		return never
 	}
 	return o.Return
-}
-
-func settleBy(ops []*Operation, rank func(*Operation) int) []settled {
-	out := make([]settled, len(ops))
-	for i, o := range ops {
-		out[i] = settled{Operation: o, until: o.end()}
-		if o.Outcome == Unknown {
-			out[i].spare = rank(o)
-		}
-	}
-	return out
-}
-
-// unobserved settles the writes of tags. One whose digest somebody saw took effect before that somebody had the answer,
-// if nobody else wrote the digest; one that nobody saw is seldom needed to explain anything.
-func unobserved(ops []*Operation) []settled {
-	writers, seen := map[string]int{}, map[string]time.Duration{}
-	for _, o := range ops {
-		if o.Kind == TagPut {
-			writers[o.Input]++
-		}
-		for _, digest := range observed(o) {
-			if first, ok := seen[digest]; !ok || o.Return < first {
-				seen[digest] = o.Return
-			}
-		}
-	}
-	out := settleBy(ops, func(o *Operation) int {
-		if o.Kind == TagPut {
-			return idle
-		}
-		return optional
-	})
-	for i := range out {
-		o := &out[i]
-		first, ok := seen[o.Input]
-		if o.Kind != TagPut || o.Outcome != Unknown || !ok {
-			continue
-		}
-		o.spare = optional
-		if writers[o.Input] == 1 {
-			o.spare = needed
-			o.until = max(first, o.Call) // an answer from before the call is a violation, which the search finds
-		}
-	}
-	return out
-}
-
-// observed are the digests that the answer proves to have been the tag's.
-func observed(o *Operation) []string {
-	switch {
-	case o.Outcome == Unknown:
-		return nil
-	case o.Kind == TagGet, o.Outcome == Refused && o.Status == http.StatusPreconditionFailed:
-		return []string{o.Output}
-	case o.Outcome == Done && (o.Kind == TagPut || o.Kind == TagDelete) && o.Expect != Absent:
-		return []string{o.Expect}
-	}
-	return nil
-}
-
-func unobservedPuts(ops []*Operation) []settled {
-	return settleBy(ops, func(*Operation) int { return optional })
-}
-
-func unknownLocks(ops []*Operation) []settled {
-	return settleBy(ops, func(o *Operation) int {
-		switch o.Kind {
-		case LockRenew, GuardWrite:
-			return idle
-		}
-		return needed
-	})
 }
 
 // segment is what is searched at once.

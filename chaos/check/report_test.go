@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"html"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -45,7 +46,8 @@ func example(requests int) *Outcomes {
 
 func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 	var page bytes.Buffer
-	if err := example(20_000).WriteReport(&page); err != nil {
+	run := example(20_000)
+	if err := run.WriteReport(&page); err != nil {
 		t.Fatal(err)
 	}
 	if *reportTo != "" {
@@ -66,6 +68,10 @@ func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 	}
 	for _, c := range regexp.MustCompile(`(?i)(src|href)="?(https?:|//)|@import|url\(|ZgotmplZ|<i>|<em>`).FindAllString(text, -1) {
 		t.Errorf("the report has %q", c)
+	}
+	frame := regexp.MustCompile(`srcdoc="([^"]*)"`).FindStringSubmatch(text)
+	if got, want := html.UnescapeString(frame[1]), string(run.Judgement.Bad[1].Visualization); got != want {
+		t.Errorf("the frame holds %.200q, want %.200q", got, want)
 	}
 	if strings.Count(text, "<iframe") != 2 || strings.Count(text, "</script>") != 0 {
 		t.Errorf("%d frames, %d scripts outside of them", strings.Count(text, "<iframe"), strings.Count(text, "</script>"))

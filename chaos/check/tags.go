@@ -21,7 +21,7 @@ func tagModel(keys []string, initial []string) porcupine.Model {
 	return porcupine.Model{
 		Init:              func() any { return strings.Join(initial, between) },
 		Step:              func(state, input, _ any) (bool, any) { return m.step(state.(string), input.(*Operation)) },
-		DescribeOperation: func(input, _ any) string { return input.(*Operation).String() },
+		DescribeOperation: func(input, _ any) string { return input.(*Operation).brief() },
 		DescribeState:     m.describe,
 	}
 }
@@ -163,7 +163,7 @@ func tagPartitions(repo string, ops []*Operation) []*partition {
 	for _, keys := range groups.all() {
 		p := parts[keys[0]]
 		p.build = func(initial []string) porcupine.Model { return tagModel(p.keys, initial) }
-		p.settle = unobserved
+		p.settle = settleTags
 		if len(keys) == 1 {
 			p.pin = pinsTag
 		}
