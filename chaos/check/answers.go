@@ -161,7 +161,7 @@ func removedTakesNoWrites(ops []Operation, absences []Absence) Finding {
 	for i := range ops {
 		o := &ops[i]
 		for _, a := range absences {
-			if o.Kind.Reads() || o.Kind == GuardWrite || o.Node != a.Node || o.Call <= a.From || a.Until > 0 && o.Call >= a.Until {
+			if !o.writes() || o.Node != a.Node || o.Call <= a.From || a.Until > 0 && o.Call >= a.Until {
 				continue
 			}
 			found.Judged++

@@ -62,7 +62,7 @@ func good() *Facts {
 
 func removedWrite(outcome Outcome) Operation {
 	o := put(40_000, 40_001, "c", "w", "", outcome)
-	o.Node = "n4"
+	o.Node, o.Class = "n4", WriteTag
 	return o
 }
 

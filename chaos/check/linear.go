@@ -138,8 +138,8 @@ func (p *partition) check(limit time.Duration) Partition {
 	var bad *segment
 	for i, segments := range searches {
 		left := limit - time.Since(began)
-		if i < len(searches)-1 {
-			left /= 16 // what it finds is not final
+		if i < len(searches)-1 { // what it finds is not final
+			left = min(left/4, quick<<(3*i))
 		}
 		if bad, result.Decision = search(segments, left); result.Decision == Linear {
 			break
@@ -151,6 +151,9 @@ func (p *partition) check(limit time.Duration) Partition {
 	result.Took = time.Since(began)
 	return result
 }
+
+// quick bounds the first search, which takes milliseconds or for ever; the second has eight times as long.
+const quick = 200 * time.Millisecond
 
 func countOps(segments []segment) (n int) {
 	for _, s := range segments {

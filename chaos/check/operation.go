@@ -142,6 +142,16 @@ func (k Kind) Reads() bool {
 	return false
 }
 
+// writes tells whether the request asks the registry for a change. It goes by the class, so that it holds for kinds that
+// no model knows.
+func (o *Operation) writes() bool {
+	switch o.Class {
+	case PutManifest, WriteTag, UploadBlob, Delete, Lock:
+		return true
+	}
+	return false
+}
+
 // validate refuses what no recorder writes.
 func (o *Operation) validate() error {
 	switch {

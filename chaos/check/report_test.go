@@ -81,10 +81,10 @@ func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 // TestALongRunMakesAReportThatABrowserOpens: points that fall together are drawn once.
 func TestALongRunMakesAReportThatABrowserOpens(t *testing.T) {
 	var page bytes.Buffer
-	if err := example(500_000).WriteReport(&page); err != nil {
+	if err := example(200_000).WriteReport(&page); err != nil {
 		t.Fatal(err)
 	}
-	if page.Len() > 4<<20 {
+	if page.Len() > 3<<20 {
 		t.Errorf("the report has %d bytes", page.Len())
 	}
 }

@@ -17,7 +17,7 @@ type Sample struct {
 
 // sampleOf answers the sample of a request; what a lock protects is the suite's own and no request.
 func sampleOf(o *Operation) (Sample, bool) {
-	s := Sample{Class: o.Class, Outcome: o.Outcome, Writes: !o.Kind.Reads(), Status: int16(o.Status), Call: o.Call, Return: o.Return}
+	s := Sample{Class: o.Class, Outcome: o.Outcome, Writes: o.writes(), Status: int16(o.Status), Call: o.Call, Return: o.Return}
 	return s, o.Kind != GuardWrite && o.Kind != GuardRead
 }
 
