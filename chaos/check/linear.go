@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -123,8 +124,8 @@ func partitions(ops []Operation) []*partition {
 	return append(out, lockPartitions(locks)...)
 }
 
-// check searches without what is seldom needed first: most histories pass so, and each operation of unknown outcome
-// that is left in doubles the search of one that does not.
+// check searches with and without what is seldom needed: most histories pass without, and each operation of unknown
+// outcome that is left in doubles the search of one that does not.
 func (p *partition) check(limit time.Duration) Partition {
 	began, ops := time.Now(), p.settle(p.ops)
 	result := Partition{Model: p.model, Name: p.name, Operations: len(p.ops)}
@@ -135,16 +136,8 @@ func (p *partition) check(limit time.Duration) Partition {
 			searches = append(searches, segments) // else it is the same as the one before
 		}
 	}
-	var bad *segment
-	for i, segments := range searches {
-		left := limit - time.Since(began)
-		if i < len(searches)-1 { // what it finds is not final
-			left = min(left/4, quick<<(3*i))
-		}
-		if bad, result.Decision = search(segments, left); result.Decision == Linear {
-			break
-		}
-	}
+	bad, decision := race(searches, limit-time.Since(began))
+	result.Decision = decision
 	if result.Decision == NotLinear {
 		result.explain(bad, limit)
 	}
@@ -152,8 +145,27 @@ func (p *partition) check(limit time.Duration) Partition {
 	return result
 }
 
-// quick bounds the first search, which takes milliseconds or for ever; the second has eight times as long.
-const quick = 200 * time.Millisecond
+// race gives each search a little time in turn, then more: which of them is over soon is not known before. Any may find
+// an order; only the last, which leaves nothing out, may find that there is none.
+func race(searches [][]segment, limit time.Duration) (*segment, Decision) {
+	end := time.Now().Add(limit)
+	for quick := 100 * time.Millisecond; ; quick *= 4 {
+		for i := 0; i < len(searches); i++ {
+			left := time.Until(end)
+			if left <= 0 {
+				return nil, Undecided
+			}
+			bad, decision := search(searches[i], min(left, quick))
+			switch {
+			case decision == Linear, decision == NotLinear && i == len(searches)-1:
+				return bad, decision
+			case decision == NotLinear:
+				searches = slices.Delete(searches, i, i+1)
+				i--
+			}
+		}
+	}
+}
 
 func countOps(segments []segment) (n int) {
 	for _, s := range segments {
