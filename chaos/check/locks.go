@@ -26,7 +26,6 @@ type lockState struct {
 	held  bool
 	token uint64        // of the holder; 0 is a grant whose answer nobody got
 	until time.Duration // before this the lock has certainly not expired
-	freed time.Duration // when the release that freed it was over; the lock was free before its history
 	last  uint64        // the highest token that was granted
 	// guardToken and guardValue are what the register holds.
 	guardToken uint64
@@ -35,7 +34,7 @@ type lockState struct {
 
 func lockModel([]string) porcupine.Model {
 	return porcupine.Model{
-		Init:              func() any { return lockState{freed: -1} },
+		Init:              func() any { return lockState{} },
 		Step:              func(state, input, _ any) (bool, any) { return state.(lockState).step(input.(*Operation)) },
 		DescribeOperation: func(input, _ any) string { return input.(*Operation).brief() },
 		DescribeState: func(state any) string {
@@ -72,8 +71,9 @@ func (s lockState) certainly(o *Operation) bool {
 
 func (s lockState) acquire(o *Operation) (bool, lockState) {
 	if o.Outcome == Refused {
-		// A grant and its release may share a log entry with this one: then it is refused although the lock is free.
-		return s.held || s.freed >= o.Call, s
+		// One that shares a log entry with a grant and its release is refused although the lock is free; it ran at the
+		// same time as the release, so it fits before it.
+		return s.held, s
 	}
 	if s.certainly(o) {
 		return o.Outcome == Unknown, s
@@ -108,7 +108,7 @@ func (s lockState) release(o *Operation) (bool, lockState) {
 	case !holds:
 		return o.Outcome == Unknown, s
 	}
-	s.held, s.token, s.until, s.freed = false, 0, 0, o.end()
+	s.held, s.token, s.until = false, 0, 0
 	return true, s
 }
 
