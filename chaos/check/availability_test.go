@@ -32,7 +32,8 @@ func TestAvailabilityIsToldByWindowAndClass(t *testing.T) {
 	refusal.Status = 429
 	denied := one(WriteTag, 50*second, Refused)
 	denied.Status = 412
-	samples = append(samples, refusal, denied)
+	astride := Sample{Class: List, Outcome: Done, Call: 10400 * ms, Return: 10600 * ms} // of the begin of the first fault
+	samples = append(samples, refusal, denied, astride)
 	faults := []Fault{
 		{"kill", "n1", 10500 * ms, 14500 * ms},
 		{"pause", "n2", 13 * second, 13 * second},
@@ -48,6 +49,8 @@ func TestAvailabilityIsToldByWindowAndClass(t *testing.T) {
 		All + " " + WriteTag:   {All, WriteTag, 1, 0, 100 * second, 100 * ms, 100 * ms},
 		Calm + " " + PullByTag: {Calm, PullByTag, 96, 1, 1 * second, 100 * ms, 100 * ms},
 		Calm + " " + WriteTag:  {Calm, WriteTag, 1, 0, 84900 * ms, 100 * ms, 100 * ms},
+		All + " " + List:       {All, List, 1, 0, 89400 * ms, 200 * ms, 200 * ms},
+		"kill " + List:         {"kill", List, 1, 0, 4 * second, 200 * ms, 200 * ms},
 		"kill " + PullByTag:    {"kill", PullByTag, 4, 4, 4500 * ms, 0, 0},
 		"pause " + PullByTag:   {"pause", PullByTag, 1, 1, 0, 0, 0},
 		"silence " + PullByTag: {"silence", PullByTag, 1, 0, 10 * second, 100 * ms, 100 * ms},

@@ -120,6 +120,13 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 			f.Operations[7].Input, f.Operations[7].Output = "x", ""
 		}, "I7"},
 
+		{"stale absence of what was pushed a moment ago", func(f *Facts) { f.Operations[7].Input, f.Operations[7].Output = "x", "" }, ""},
+		{"stale absence of what was deleted afterwards", func(f *Facts) {
+			f.Bounds.Stale = 5 * time.Millisecond
+			f.Operations[7].Input, f.Operations[7].Output = "x", ""
+			f.Operations = append(f.Operations, manifest(30, 31, ManifestDelete, "x", "", Done))
+		}, "I7"},
+
 		{"two leaders of a term", func(f *Facts) { f.Leaders[1].Node = "n3" }, "I8"},
 
 		{"two effects", func(f *Facts) { f.Effects = append(f.Effects, f.Effects[0]) }, "I9"},
@@ -127,6 +134,10 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		{"a refusal with an effect", func(f *Facts) { f.Effects = append(f.Effects, Effect{"r", "a", "z"}) }, "I9"},
 		{"unknown, with an effect", func(f *Facts) { f.Operations[1].Outcome = Unknown }, ""},
 		{"unknown, without an effect", func(f *Facts) { f.Operations[1].Outcome, f.Effects = Unknown, f.Effects[1:] }, ""},
+		{"two writes of one digest", func(f *Facts) {
+			f.Operations = append(f.Operations, put(12, 13, "a", "x", "", Done))
+			f.Effects = append(f.Effects, f.Effects[0])
+		}, ""},
 		{"several tags, one without an effect", func(f *Facts) { f.Operations[1].Key = "a,c" }, "I9"},
 
 		{"a removed node writes", func(f *Facts) {
@@ -135,6 +146,12 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 		}, "I10"},
 		{"a removed node refuses", func(f *Facts) { f.Operations = append(f.Operations, removedWrite(Refused)) }, ""},
+		{"a node writes before it is removed", func(f *Facts) {
+			o := removedWrite(Refused)
+			o.Call, o.Return, o.Outcome, o.Input = 20*second, 21*second, Done, "x"
+			f.Operations = append(f.Operations, o)
+			f.Effects = append(f.Effects, Effect{"r", "c", "x"})
+		}, ""},
 		{"a node writes when it is back", func(f *Facts) {
 			f.Operations = append(f.Operations, removedWrite(Done))
 			f.Effects = append(f.Effects, Effect{"r", "c", "w"})

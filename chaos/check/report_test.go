@@ -78,6 +78,13 @@ func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 	}
 }
 
+func TestFailuresAreDrawnApart(t *testing.T) {
+	c := draw([]Sample{{Class: Lock, Outcome: Done, Return: ms}, {Class: Lock, Outcome: Unknown, Call: 500 * ms, Return: second}}, nil)
+	if p := c.Panels[0]; p.Good == "" || p.Failed == "" || p.Good == p.Failed || strings.Count(p.Good, "M") != 1 || strings.Count(p.Failed, "M") != 1 {
+		t.Errorf("drawn %+v", p)
+	}
+}
+
 // TestALongRunMakesAReportThatABrowserOpens: points that fall together are drawn once.
 func TestALongRunMakesAReportThatABrowserOpens(t *testing.T) {
 	var page bytes.Buffer

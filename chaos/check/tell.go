@@ -74,6 +74,9 @@ func (o *Operation) String() string {
 	if o.Status != 0 {
 		fmt.Fprintf(&b, " %d", o.Status)
 	}
+	if o.Revision != 0 {
+		fmt.Fprintf(&b, " at index %d", o.Revision)
+	}
 	if o.Kind.Reads() || o.Output != "" {
 		fmt.Fprintf(&b, " %s", orNothing(short(o.Output)))
 	}
