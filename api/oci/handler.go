@@ -173,7 +173,13 @@ func (c *call) view(content bool, fn func(*meta.View) error) error {
 			c.stale = true
 			c.w.Header().Add("Warning", `110 - "Response is Stale"`)
 		}
-		return fn(v)
+		err := fn(v)
+		if v.Stale() && meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
+			// It may have been pushed since. A 404 would end a pull that another node, or this one soon, can serve.
+			c.w.Header().Del("Warning")
+			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "no quorum: this node knew nothing of it before: %v", err)
+		}
+		return err
 	})
 }
 

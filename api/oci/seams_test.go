@@ -290,3 +290,22 @@ func TestAPushIsNeverJudgedByAStaleState(t *testing.T) {
 	l.stale.Store(false)
 	r.want(r.do("PUT", loc+"?digest="+sha(nil), nil), 201)
 }
+
+// What was pushed since is not known to it, so it must not say that it is not there.
+func TestAStaleStateNeverSaysThatContentIsNotThere(t *testing.T) {
+	l := &behind{}
+	r := newRig(t, func(c *Config) { l.Ledger, c.Ledger = c.Ledger, l })
+	r.putManifest("a", "v", r.image("a", nil))
+	absent := sha([]byte("pushed to another node since"))
+	paths := []string{"/v2/a/manifests/" + absent, "/v2/a/blobs/" + absent, "/v2/b/manifests/" + absent, "/v2/a/manifests/w"}
+	for _, path := range paths {
+		r.want(r.do("GET", path, nil), http.StatusNotFound)
+	}
+	l.stale.Store(true)
+	for _, path := range paths {
+		p := r.want(r.do("GET", path, nil), http.StatusServiceUnavailable)
+		if p.Header.Get("Retry-After") == "" || p.Header.Get("Warning") != "" {
+			t.Errorf("GET %s: Retry-After is %q, Warning %q", path, p.Header.Get("Retry-After"), p.Header.Get("Warning"))
+		}
+	}
+}
