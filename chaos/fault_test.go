@@ -29,7 +29,7 @@ var errNobody = errors.New("nobody to harm")
 
 // faults are all kinds.
 func faults() []fault {
-	return slices.Concat(killFaults())
+	return slices.Concat(killFaults(), netFaults(), storeFaults())
 }
 
 // killFaults end or stop one process.
