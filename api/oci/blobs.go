@@ -155,11 +155,15 @@ func (c *call) openBlob(d meta.Digest, b *metav1.Blob, part span) (io.ReadCloser
 }
 
 // stream sends length bytes of in. The first of them are read before the header
-// is sent, so that a store that fails at once is a 503 and no broken answer.
+// is sent, so that a store that fails at once is a 503 and no broken answer; the last are sent
+// when the store has said what it has to say of all, so that bytes that are found wrong never make a whole answer.
 func (c *call) stream(status int, in io.Reader, length int64) error {
 	buffer := c.buffers.Get().(*[]byte)
 	defer c.buffers.Put(buffer)
 	first, err := readSome(in, (*buffer)[:min(int64(len(*buffer)), length)])
+	if err == nil && int64(len(first)) == length {
+		err = atEnd(in)
+	}
 	if err != nil {
 		return fmt.Errorf("read blob: %w", err)
 	}
@@ -173,7 +177,11 @@ func (c *call) stream(status int, in io.Reader, length int64) error {
 	for err == nil && sent < length {
 		_ = ctl.SetWriteDeadline(time.Now().Add(c.IdleTimeout))
 		var m int64
-		m, err = io.CopyN(c.w, in, min(length-sent, int64(len(*buffer))))
+		if left := length - sent; left > int64(len(*buffer)) {
+			m, err = io.CopyN(c.w, in, int64(len(*buffer)))
+		} else {
+			m, err = c.last(in, (*buffer)[:left])
+		}
 		sent += m
 	}
 	c.Metrics.Sent(sent)
@@ -187,15 +195,30 @@ func (c *call) stream(status int, in io.Reader, length int64) error {
 	if err != nil {
 		return c.cut(err)
 	}
-	return atEnd(in)
+	return nil
 }
 
-// atEnd hears what a store that keeps checksums says once all was read. The client has the bytes and compares
-// their digest itself; this is for the ledger (suspect).
+// last sends the last bytes of a stream, as many as p holds, and answers how many it sent.
+func (c *call) last(in io.Reader, p []byte) (int64, error) {
+	n, err := io.ReadFull(in, p)
+	if err == nil {
+		err = atEnd(in)
+	}
+	if errors.Is(err, blobs.ErrCorrupt) {
+		return 0, err
+	}
+	sent, werr := c.w.Write(p[:n]) // also what came before it broke: a client goes on from there
+	if werr != nil {
+		return int64(sent), werr
+	}
+	return int64(sent), err
+}
+
+// atEnd hears what a store that keeps checksums says once all was read.
 func atEnd(in io.Reader) error {
 	var probe [1]byte
 	if _, err := in.Read(probe[:]); errors.Is(err, blobs.ErrCorrupt) {
-		return fmt.Errorf("read blob: %w", err)
+		return err
 	}
 	return nil
 }

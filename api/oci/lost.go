@@ -17,8 +17,9 @@ import (
 // repository, heals it for all. Nothing is marked by what may mend itself: a store
 // that is down, denies, has no owner mark of this cluster, or a 404 that is not its own (blobs/s3).
 //
-// A byte that changed in place is not looked for: clients compare digests. Where the store keeps a checksum of the
-// whole object and finds it wrong (S3 of a layer that fits one part), the object is read once more, and marked if its digest is wrong.
+// A byte that changed is not looked for: clients compare digests. Where the store keeps a checksum of the
+// whole object and finds it wrong (S3 of a layer that fits one part), the answer is cut before it is whole. The object is then read
+// a few times more, and marked if its digest is wrong each time, and the same: what spoils bytes on their way spoils others each time.
 // Of another one that an operator learns of, the object is deleted, and the next pull marks it (RUNBOOK).
 
 // markLost tells the ledger that the bytes of a blob are not there, and answers what the client hears.
@@ -73,6 +74,13 @@ func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 		why = fmt.Sprintf("the store has %d bytes of it", size)
 	case errors.Is(err, blobs.ErrCorrupt) && c.damaged(ctx, d, b):
 		why = "its bytes are not those of its digest"
+	case errors.Is(err, blobs.ErrCorrupt):
+		c.Log.WarnContext(ctx, "blob came damaged from the store, and not each time in the same way: it is not marked lost, look at what lies between",
+			"digest", d.String(), "key", b.GetKey(), "error", err)
+		if c.sent {
+			return err
+		}
+		return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_STORE, "blob %s: its bytes were damaged on their way from the store", d)
 	default:
 		return err
 	}
@@ -83,18 +91,36 @@ func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 	return lost
 }
 
-// damaged reads a blob once more, as far as ctx allows, and says whether it came whole and wrong.
+// looks is how often a blob is read before it counts as damaged.
+const looks = 3
+
+// damaged reads a blob again, as far as ctx allows, and says whether it came whole and wrong, each time in the same way.
 func (c *call) damaged(ctx context.Context, d meta.Digest, b *metav1.Blob) bool {
+	var wrong meta.Digest
+	for i := range looks {
+		computed, err := c.reread(ctx, d, b)
+		if err != nil || computed == d || i > 0 && computed != wrong {
+			return false
+		}
+		wrong = computed
+	}
+	return true
+}
+
+// reread answers the digest of what the store has, which must be as long as the ledger says.
+func (c *call) reread(ctx context.Context, d meta.Digest, b *metav1.Blob) (computed meta.Digest, err error) {
 	in, err := c.Store.Open(ctx, b.GetKey(), 0, b.GetSize())
 	if err != nil {
-		return false
+		return computed, err
 	}
 	defer func() { _ = in.Close() }() // only read
 	s := newSum(d.Algorithm())
 	n, err := io.Copy(s, in)
-	if n != b.GetSize() || err != nil && !errors.Is(err, blobs.ErrCorrupt) {
-		return false
+	if err != nil && !errors.Is(err, blobs.ErrCorrupt) {
+		return computed, err
 	}
-	computed, err := s.digest()
-	return err == nil && computed != d
+	if n != b.GetSize() {
+		return computed, io.ErrUnexpectedEOF
+	}
+	return s.digest()
 }

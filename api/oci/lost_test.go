@@ -147,3 +147,78 @@ func TestNothingIsMarkedLostByAStoreThatCannotTell(t *testing.T) {
 		})
 	}
 }
+
+// garbled is a store with checksums whose bytes come wrong: the same each time, or others.
+type garbled struct {
+	blobs.Store
+	same  bool
+	on    atomic.Bool
+	opens atomic.Int64
+}
+
+func (s *garbled) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	in, err := s.Store.Open(ctx, key, offset, length)
+	if err != nil || !s.on.Load() {
+		return in, err
+	}
+	defer func() { _ = in.Close() }()
+	data, err := io.ReadAll(in)
+	if err != nil {
+		return nil, err
+	}
+	at := len(data) / 2
+	if n := int(s.opens.Add(1)); !s.same {
+		at = n % len(data)
+	}
+	data[at] ^= 1
+	return io.NopCloser(&breaking{bytes.NewReader(data), func() error { return blobs.ErrCorrupt }}), nil
+}
+
+// Bytes that the store's checksum finds wrong never make a whole answer. They are lost only if they are wrong where they lie.
+func TestBytesThatAreFoundWrongAreNeverAWholeAnswer(t *testing.T) {
+	for _, size := range []int{1, 20, 128 << 10, 128<<10 + 1, 1 << 20} {
+		for _, same := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d bytes, the same each time: %v", size, same), func(t *testing.T) {
+				if size == 1 && !same {
+					return // there is one byte to be wrong
+				}
+				r := newRig(t, nil)
+				wrong := &garbled{Store: r.store.Store, same: same}
+				r.store.Store = wrong
+				data := content("x", size)
+				d := r.pushBlob("a", data)
+				wrong.on.Store(true)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/v2/a/blobs/"+d, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := r.client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(res.Body)
+				_ = res.Body.Close()
+				if res.StatusCode == http.StatusOK && (err == nil || len(got) == len(data)) {
+					t.Errorf("%d wrong bytes of %d came, %v", len(got), len(data), err)
+				}
+				if same {
+					r.absent("/v2/a/blobs/" + d)
+					return
+				}
+				if small := size <= 128<<10; small && (res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "") {
+					t.Errorf("answered %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
+				}
+				for deadline := time.Now().Add(20 * time.Second); wrong.opens.Load() < 3; { // the answer, and two looks that differ
+					if r.want(r.do("HEAD", "/v2/a/blobs/"+d, nil), 200); time.Now().After(deadline) {
+						t.Fatalf("it was read %d times", wrong.opens.Load())
+					}
+				}
+				wrong.on.Store(false)
+				r.want(r.do("HEAD", "/v2/a/blobs/"+d, nil), 200)
+				if p := r.want(r.do("GET", "/v2/a/blobs/"+d, nil), 200); !bytes.Equal(p.body, data) {
+					t.Error("other bytes came back")
+				}
+			})
+		}
+	}
+}
