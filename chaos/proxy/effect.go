@@ -161,7 +161,8 @@ func (s *S3) answered(answer *http.Response) error {
 				}
 			}
 		}
-		answer.Body = &corrupted{ReadCloser: answer.Body, at: int64(q.at * float64(answer.ContentLength))}
+		bit := int64(q.at * float64(8*answer.ContentLength))
+		answer.Body = &corrupted{ReadCloser: answer.Body, at: bit / 8, bit: 1 << (bit % 8)}
 	}
 	return nil
 }
@@ -239,13 +240,14 @@ func (b *truncated) Read(p []byte) (int, error) {
 // corrupted has one bit wrong.
 type corrupted struct {
 	io.ReadCloser
-	at int64 // the byte, from where the stream is
+	at  int64 // the byte, from where the stream is
+	bit byte
 }
 
 func (b *corrupted) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.at >= 0 && b.at < int64(n) {
-		p[b.at] ^= 1
+		p[b.at] ^= b.bit
 	}
 	b.at -= int64(n)
 	return n, err
