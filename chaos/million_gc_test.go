@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -45,13 +46,9 @@ func TestFiguresOfForgettingAndRemembering(t *testing.T) {
 	if err := at(n.url()).pushBlob(t.Context(), millionRepo, []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	calm := probing(t, n, "calm", func(*probe) { pause(t.Context(), 20*time.Second) })
-	f.before = percentile(calm.during(time.Time{}, time.Now()), 99)
-	t.Logf("pushes before: %v", calm)
-
 	f.cycles("one blob in eleven is garbage", 1)
-	f.cycles("next to nothing is garbage", 4)
-	f.during("a snapshot was written and verified", func() {
+	f.cycles("next to nothing is garbage", 6)
+	f.during("a snapshot was written and verified", 1, func() {
 		if _, err := n.cli("snapshot", "save"); err != nil {
 			t.Fatal(err)
 		}
@@ -74,36 +71,52 @@ type forgettingFigures struct {
 	d      *deployment
 	node   *node
 	memory *memoryWatch
-	// before is the 99th percentile of pushes while nothing else happens.
-	before time.Duration
 }
 
-// during measures one thing.
-func (f *forgettingFigures) during(what string, do func()) {
+// during measures one thing, done some times, and compares pushes meanwhile with those of quiet moments in between: what a
+// disk of a busy host takes drifts by the minute.
+func (f *forgettingFigures) during(what string, count int, do func()) {
 	f.Helper()
 	var took time.Duration
-	p := probing(f.T, f.node, "busy", func(*probe) {
-		began := time.Now()
-		do()
-		took = time.Since(began)
-	})
-	p99 := percentile(p.during(time.Time{}, time.Now()), 99)
-	f.Logf("%s in %v; pushes meanwhile: %v; p99 %.2f times that before", what, took.Round(time.Millisecond), p, float64(p99)/float64(f.before))
+	quiet, busy := &probe{}, &probe{}
+	for i := range count {
+		name := fmt.Sprintf("%s-%d", strings.Map(onlyLetters, what), i)
+		quiet.join(probing(f.T, f.node, "quiet-"+name, func(*probe) { pause(f.Context(), 15*time.Second) }))
+		busy.join(probing(f.T, f.node, "busy-"+name, func(*probe) {
+			began := time.Now()
+			do()
+			took += time.Since(began)
+		}))
+	}
+	all := func(p *probe) []time.Duration { return p.during(time.Time{}, time.Now()) }
+	f.Logf("%s in %v; pushes meanwhile: %v; in between: %v; p99 %.2f times that in between, p50 %.2f times", what, took.Round(time.Millisecond), busy, quiet,
+		float64(percentile(all(busy), 99))/float64(percentile(all(quiet), 99)), float64(percentile(all(busy), 50))/float64(percentile(all(quiet), 50)))
 	f.sizes("after that")
+}
+
+// join adds what another probe saw.
+func (p *probe) join(other *probe) {
+	p.done, p.err = append(p.done, other.done...), errors.Join(p.err, other.err)
+}
+
+// onlyLetters is strings.Map's, for tags.
+func onlyLetters(r rune) rune {
+	if r >= 'a' && r <= 'z' {
+		return r
+	}
+	return -1
 }
 
 // cycles runs some, one after the other.
 func (f *forgettingFigures) cycles(what string, count int) {
 	f.Helper()
-	f.during(fmt.Sprintf("%d cycles, %s,", count, what), func() {
-		for range count {
-			began := time.Now()
-			out, err := f.node.cli("gc", "run", "--wait")
-			if err != nil {
-				f.Error(err)
-			}
-			f.Logf("after %v: %s", time.Since(began).Round(time.Millisecond), strings.TrimSpace(out))
+	f.during(fmt.Sprintf("%d cycles, %s,", count, what), count, func() {
+		began := time.Now()
+		out, err := f.node.cli("gc", "run", "--wait")
+		if err != nil {
+			f.Error(err)
 		}
+		f.Logf("after %v: %s", time.Since(began).Round(time.Millisecond), strings.TrimSpace(out))
 	})
 }
 
