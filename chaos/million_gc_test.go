@@ -27,7 +27,7 @@ func TestFiguresOfForgettingAndRemembering(t *testing.T) {
 	}
 	backups := t.TempDir()
 	// With the shortest delay and little retention, so that there is something to sweep too; the schedules stay out of the way.
-	extra := "gc:\n  schedule: never\n  unsafeshort: true\n  grace: 10s\n  delay: 3s\n  deletespersecond: 2000\n" +
+	extra := "gc:\n  schedule: never\n  unsafeshort: true\n  grace: 10s\n  delay: 3s\n" +
 		"backup:\n  enabled: true\n  schedule: \"@yearly\"\n  keep: 1\n  keepfor: 1s\n  directory: " + backups + "\n"
 	over := newDirectory(t)
 	began := time.Now()
