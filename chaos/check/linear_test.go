@@ -230,10 +230,11 @@ func TestAViolationNamesWhatFitsNowhere(t *testing.T) {
 func TestALongPartitionIsCutWhereNothingIsInDoubt(t *testing.T) {
 	var ops []Operation
 	for i := range 500 {
-		at := 10 * i
+		at := 10 + 10*i
 		// The first read began before the write that it saw: there is no cut between them.
 		ops = append(ops, get(at, at+5, "a", fmt.Sprint("x", i)), put(at+1, at+3, "a", fmt.Sprint("x", i), "", Done), get(at+6, at+7, "a", fmt.Sprint("x", i)))
 	}
+	ops = append(ops, get(0, 1, "a", ""), get(2, 3, "a", "")) // so that the first read of a round is one where a cut is due
 	parts := partitions(ops)
 	if n := len(parts[0].segments(parts[0].settle(parts[0].ops), all)); n < 5 {
 		t.Errorf("%d segments of %d operations", n, len(ops))

@@ -114,9 +114,7 @@ func (s lockState) release(o *Operation) (bool, lockState) {
 
 func (s lockState) write(o *Operation) (bool, lockState) {
 	if o.Outcome == Refused {
-		// The token of whoever certainly holds the lock is the highest, so its write is never refused.
-		holds := s.token == o.Token && s.certainly(o)
-		return s.guardToken > o.Token && !holds, s
+		return s.guardToken > o.Token, s // so it is never that of the holder, which is the highest
 	}
 	if s.guardToken > o.Token || o.Token > s.last {
 		return o.Outcome == Unknown, s

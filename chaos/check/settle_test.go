@@ -29,6 +29,8 @@ func TestUnknownOutcomesAreBoundedByOtherAnswers(t *testing.T) {
 		{"seen by nobody", settleTags, []Operation{put(0, 1, "a", "x", "", Unknown), get(5, 6, "a", "")}, 0, open, idle},
 		{"seen before it was called", settleTags, []Operation{put(10, 11, "a", "x", "", Unknown), get(5, 6, "a", "x")}, 0, 10, needed},
 		{"its condition is past", settleTags, []Operation{put(2, 3, "a", "y", "x", Unknown), put(0, 1, "a", "x", "", Done), get(5, 6, "a", "z")}, 0, 6, idle},
+		{"its condition may come again", settleTags, []Operation{put(2, 3, "a", "y", "x", Unknown), put(0, 1, "a", "x", "", Done),
+			put(0, 1, "a", "x", "", Unknown), get(5, 6, "a", "z")}, 0, open, idle},
 		{"its condition may come yet", settleTags, []Operation{put(2, 3, "a", "y", "x", Unknown), put(0, 1, "a", "x", "", Unknown), get(5, 6, "a", "z")}, 0, open, idle},
 		{"its manifest has left all tags", settleTags, []Operation{manifest(2, 3, ManifestDelete, "x", "", Unknown), put(0, 1, "a,b", "x", "", Done),
 			get(5, 6, "a", "z"), get(7, 8, "b", "z")}, 0, 8, optional},
