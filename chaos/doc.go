@@ -6,7 +6,7 @@
 //  1. It touches only the binary, HTTP and storage, and imports nothing of the product: what passes here passes for a stranger.
 //  2. What a test calls lost was acknowledged by an answer that the test itself received.
 //  3. Everything it starts, it ends, also when a test fails; logs of a failed test are kept and named.
-//  4. Everything listens on loopback, on ports that were free a moment before.
+//  4. Everything listens on loopback, on ports that were free a moment before, or in network namespaces that a test made.
 //
 // What it does not: it runs on Linux (it stops processes by signal and reads /proc), it needs versitygw, haproxy,
 // skopeo, crane, podman and mmdebstrap on PATH and fails without them (with -long also docker, containerd, buildah, regctl,
