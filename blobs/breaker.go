@@ -48,8 +48,9 @@ type Breaker struct {
 	cb    *gobreaker.TwoStepCircuitBreaker[any]
 	probe func(context.Context) error
 	watch Watcher
-	// answered is when the store answered last, in nanoseconds of the wall clock; for Check only.
-	answered atomic.Int64
+	// answered is when the store answered last, nil before; for Check only. It keeps the monotonic clock: by the wall's, a
+	// clock that is set back would speak for a dead store for as long.
+	answered atomic.Pointer[time.Time]
 }
 
 // NewBreaker answers a Breaker over store. probe asks the store whether it is
@@ -74,7 +75,7 @@ var errNoAnswerYet = errors.New("nothing was heard of the store")
 // when nothing was heard for a while. It is for health checks: a node whose
 // store is down still serves all that needs none.
 func (b *Breaker) Check(ctx context.Context) error {
-	if b.cb.State() == gobreaker.StateClosed && time.Since(time.Unix(0, b.answered.Load())) < believed {
+	if last := b.answered.Load(); b.cb.State() == gobreaker.StateClosed && last != nil && time.Since(*last) < believed {
 		return nil
 	}
 	done, err := b.cb.Allow()
@@ -102,7 +103,7 @@ func (b *Breaker) ask(ctx context.Context, done func(error)) error {
 // tell ends a call.
 func (b *Breaker) tell(done func(error), err error) {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, errNoAnswerYet) {
-		b.answered.Store(time.Now().UnixNano())
+		b.answered.Store(new(time.Now()))
 	}
 	done(err)
 }
