@@ -54,10 +54,10 @@ import (
 // answer was lost.
 //
 //	store.<call>.<before|after>     a registry request asks the store of layers: open, stat, writer, write, save, close,
-//	                                abandon, finish, abort, delete, list, listmultiparts, presign. Detail: key or upload.
+//	                                abandon, finish, presign. Detail: key, or epoch/upload/attempt.
 //	                                Outside of retries and breaker: only this one request is held. error: unavailable (the
 //	                                default), notfound, corrupt, noroom. abandon cannot fail.
-//	gc.<call>.<before|after>        the same for the collector
+//	gc.<call>.<before|after>        the same for the collector: list, listmultiparts, stat, delete, abort
 //	mark.<get|put>.<before|after>   the owner mark; put is conditional. error: as store, and exists, changed
 //	archive.<put|get|list|delete>.<before|after>   backups. error: as store, and exists
 //	ledger.propose.<before|after>   this node's callers, before the command is sent and before its answer is told. Detail: the
@@ -94,7 +94,7 @@ const (
 )
 
 // openFaults listens where PONTOON_FAULTS says; nil when it says nothing.
-func openFaults(h host, log *slog.Logger) (*faults, error) {
+func openFaults(ctx context.Context, h host, log *slog.Logger) (*faults, error) {
 	addr := h.getenv("PONTOON_FAULTS")
 	if addr == "" {
 		return nil, nil
@@ -115,7 +115,7 @@ func openFaults(h host, log *slog.Logger) (*faults, error) {
 			return nil, fmt.Errorf("PONTOON_FAULTS_SET: %w", err)
 		}
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for faults: %w", err)
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // every method answers what it was given. TestAReleaseHasNoFaults looks.
 type faults struct{}
 
-func openFaults(host, *slog.Logger) (*faults, error) { return nil, nil }
+func openFaults(context.Context, host, *slog.Logger) (*faults, error) { return nil, nil }
 
 func (*faults) close() error { return nil }
 

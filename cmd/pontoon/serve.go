@@ -47,7 +47,7 @@ func (a *app) serve(ctx context.Context) error {
 		}
 		return err
 	}
-	f, err := openFaults(a.host, log)
+	f, err := openFaults(ctx, a.host, log)
 	if err != nil {
 		return err
 	}
