@@ -91,9 +91,9 @@ lint: ## go vet, golangci-lint, buf lint
 
 # The timeouts end what hangs. They are several times what a busy machine of two cores takes.
 .PHONY: test
-test: build ## every test, without the race detector; the end-to-end tests start real processes
+test: build faults ## every test, without the race detector; the end-to-end tests start real processes
 	go test -timeout 30m -parallel $(PARALLEL) $$(go list ./... | grep -v '/chaos$$')
-	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
+	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon -faultsbinary=$(BIN)/pontoon-faults
 
 # A test that passes under the detector is not run again without it: most of them wait, as long either way. The simulation
 # is shorter under it, so both run; that it and the random worlds of meta see defects is no question to the detector.
@@ -104,11 +104,11 @@ race: ## the tests of all that runs concurrently, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 45m -parallel $(PARALLEL) -skip '^(TestTheSimulationCatches|TestEachRuleIsNeeded)$$' $(RACE)
 
 .PHONY: rest
-rest: build ## the tests that make race leaves out: the long simulation, the command line, the end-to-end tests
+rest: build faults ## the tests that make race leaves out: the long simulation, the command line, the end-to-end tests
 	go test -timeout 30m $$(go list ./... | grep -vxFf <(go list $(RACE)) | grep -v '/chaos$$')
 	go test -timeout 30m ./cluster -run '$(SIMULATED)'
 	go test -timeout 30m ./meta -run '^TestEachRuleIsNeeded$$'
-	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon
+	go test -count=1 -v -timeout 45m ./chaos -binary=$(BIN)/pontoon -faultsbinary=$(BIN)/pontoon-faults
 
 .PHONY: generate
 generate: ## regenerate the code under proto/

@@ -13,6 +13,10 @@
 // helm and cosign, and root), and its figures hold for one machine that runs the
 // servers and their clients alike.
 //
+// Besides the binary that users get it runs one with the tag faults, which does harm to itself when points (points_test.go)
+// tell it to: it holds a request between two calls of the store, ends between a write of the log and the answer, tells another
+// time. cmd/pontoon/faults.go says what there is; TestAReleaseHasNoFaults looks that none of it is in the binary under test.
+//
 // Some tests are too long for every change, or run shorter there. They are asked for by flags of the test binary, which the
 // Makefile sets: -long (make e2e, make drill), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
 // -figures (make bench), -million (make bench-million).

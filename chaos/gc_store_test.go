@@ -108,3 +108,21 @@ func (b *bucket) read(ctx context.Context, key string) ([]byte, error) {
 	}
 	return content, nil
 }
+
+// lose removes the one layer of a size from the bucket, behind the registry's back.
+func (b *bucket) lose(ctx context.Context, size int64) error {
+	keys, err := b.keys(ctx)
+	if err != nil {
+		return err
+	}
+	for key, has := range keys {
+		if has != size {
+			continue
+		}
+		if _, err = b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: &key}); err != nil {
+			return fmt.Errorf("delete %s: %w", key, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("no layer in the bucket has %d bytes", size)
+}

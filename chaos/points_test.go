@@ -162,7 +162,7 @@ func (a *armed) acted(ctx context.Context, within time.Duration) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("nobody came by %+v within %v: %w", s, within, err)
+			return errors.Join(fmt.Errorf("nobody came by %+v within %v", s, within), err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
