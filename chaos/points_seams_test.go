@@ -44,11 +44,12 @@ func (b *brittle) roles() (leader *node, others []*node) {
 
 // dies waits until the process has ended at a point.
 func dies(n *node) error {
+	err := n.proc.ended(time.Minute)
 	var exit *exec.ExitError
-	if err := n.proc.ended(time.Minute); !errors.As(err, &exit) || exit.ExitCode() != 86 {
-		return fmt.Errorf("%s ended with %v, expected code 86", n.name, err)
+	if errors.As(err, &exit) && exit.ExitCode() == 86 {
+		return nil
 	}
-	return nil
+	return errors.Join(fmt.Errorf("%s did not end at its point, with code 86", n.name), err)
 }
 
 // revive starts a node again and waits until all is as before.

@@ -94,16 +94,6 @@ func (p *points) exit(ctx context.Context, point, match string) (*armed, error) 
 	return p.arm(ctx, rule{Point: point, Match: match, Action: "exit"})
 }
 
-// fail answers so many calls with an error; 0: all.
-func (p *points) fail(ctx context.Context, point, match string, times int) (*armed, error) {
-	return p.arm(ctx, rule{Point: point, Match: match, Action: "fail", Times: times})
-}
-
-// sleep delays whoever comes by.
-func (p *points) sleep(ctx context.Context, point, match string, d time.Duration) (*armed, error) {
-	return p.arm(ctx, rule{Point: point, Match: match, Action: "sleep", For: d.String()})
-}
-
 // arm gives the node a rule.
 func (p *points) arm(ctx context.Context, r rule) (*armed, error) {
 	var made struct{ ID int }
