@@ -197,8 +197,7 @@ func (l *Line) admit(ctx context.Context, client *net.TCPConn) bool {
 			return false
 		}
 		if !s.mode.Up.Hole {
-			// Whoever gave up meanwhile has sent his last SYN: nothing of him reaches the target after the line has healed.
-			return !held || !gone(client)
+			return true
 		}
 		if !held {
 			l.count.held.Add(1)
@@ -210,6 +209,7 @@ func (l *Line) admit(ctx context.Context, client *net.TCPConn) bool {
 		case <-poll.C:
 		}
 		poll.Stop()
+		// Whoever gave up meanwhile has sent his last SYN: nothing of him reaches the target after the line has healed.
 		if ctx.Err() != nil || gone(client) {
 			return false
 		}
