@@ -85,6 +85,23 @@ func TestWhatOneNodeAcknowledgesEveryNodeReads(t *testing.T) {
 	}
 }
 
+// TestReadsWaitForNothingThatNoStateSees: Raft's commit index counts barriers and empty entries, which no state hears of. A
+// read that waited for one would wait until somebody writes (R-B1).
+func TestReadsWaitForNothingThatNoStateSees(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t)
+	leader, _ := leaderOf(t, nodes)
+	roundTrip(t, leader, leader, "before:1")
+	if err := leader.raft().Barrier(5 * time.Second).Error(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		if got, err := addressOf(t.Context(), n, "x"); err != nil || got != "before:1" {
+			t.Errorf("after a barrier node %s reads %q, %v", n.id, got, err)
+		}
+	}
+}
+
 func TestStatesOfAllNodesHaveTheSameHash(t *testing.T) {
 	t.Parallel()
 	// The claim is about hashes: on a starved machine an election may outlast the usual Hold.

@@ -41,12 +41,7 @@ func (s *simCluster) readDeposed(t *testing.T) (value string, err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	old, others := s.slots[0].live(), s.slots[1:]
-	for old.opened.Load() == nil {
-		for _, sl := range s.slots {
-			_ = sl.live().raft().LeadershipTransferToServer(raftID(&running{Node: old.Node}), raftAddress(&running{Node: old.Node})).Error() // only the leader's succeeds
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	s.enthrone(old)
 	if _, err := old.Propose(ctx, putNode("x", "old:1")); err != nil {
 		t.Errorf("write on the old leader: %v", err)
 		return "", nil
@@ -79,6 +74,16 @@ func (s *simCluster) readDeposed(t *testing.T) (value string, err error) {
 	<-done
 	s.wires.heal()
 	return value, err
+}
+
+// enthrone makes a node lead.
+func (s *simCluster) enthrone(p *process) {
+	for p.opened.Load() == nil {
+		for _, sl := range s.slots {
+			_ = sl.live().raft().LeadershipTransferToServer(raftID(&running{Node: p.Node}), raftAddress(&running{Node: p.Node})).Error() // only the leader's succeeds
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // deposed is how often the case is played: chance decides whether a heartbeat's reply is under way when the way closes.

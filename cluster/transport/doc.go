@@ -43,7 +43,7 @@
 //
 // What it does not: it finds no nodes (Config.Resolve does), retries no call,
 // and pipelines no AppendEntries (hashicorp/raft #612: a pipeline can deadlock
-// after a rejected append). A peer that was out of reach for more than about a
+// after a rejected append; chaos/exhibits/pipelining.patch shows it). A peer that was out of reach for more than about a
 // minute may wait up to 10 s for its first entries: Raft doubles its pause
 // after each append that fails, and an append waits at most AppendTimeout for
 // the peer to come back. A snapshot that comes is never given to Raft but to
