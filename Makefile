@@ -175,3 +175,7 @@ drill: tools build ## lose all nodes under load and restore them; restore beside
 churn: tools build ## CYCLES (25) joins, leaves, kills, wiped disks, moves and transfers under load (SEED=n repeats a run)
 	go test -count=1 -v -timeout 2h ./chaos -run '^TestClusterChurns' -binary=$(BIN)/pontoon \
 		-cycles=$(CYCLES) $(if $(SEED),-seed=$(SEED))
+
+.PHONY: chaos-exhibits
+chaos-exhibits: tools ## put each defect of chaos/exhibits into a copy of the tree: the suite must see it (ONLY=regexp names some)
+	go run ./chaos/exhibits $(if $(ONLY),-only='$(ONLY)')
