@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	autopilot "github.com/hashicorp/raft-autopilot"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -149,7 +151,16 @@ func (n *Node) healthOf(ctx context.Context, id string) (*clusterv1.HealthRespon
 	if err != nil {
 		return nil, err
 	}
-	return peer.Health(ctx, &clusterv1.HealthRequest{})
+	h, err := peer.Health(ctx, &clusterv1.HealthRequest{})
+	if status.Code(err) != codes.Unimplemented {
+		return h, err
+	}
+	// A release of command version 1, which has not been upgraded yet. It answers, so it is not dead, and follows who asks.
+	a, err := peer.Term(ctx, &clusterv1.TermRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv1.HealthResponse{LastLog: a.GetLastLog(), LastLogTerm: a.GetTerm(), Applied: a.GetApplied()}, nil
 }
 
 // silent is for how long a member has not answered.
