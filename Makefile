@@ -171,6 +171,25 @@ bench-million: tools build ## the figures with MILLION (1000000) manifests: comp
 drill: tools build ## lose all nodes under load and restore them; restore beside a cluster that runs; GC under load, 10 minutes each
 	go test -count=1 -v -timeout 2h ./chaos -run '^(TestGarbage|TestALostCluster|TestADrill)' -binary=$(BIN)/pontoon -long
 
+# The release that landed before this one, for upgrade and roll-back. A shallow clone may lack its commit.
+PREVIOUS ?= 252531a
+
+.PHONY: previous
+previous: # bin/pontoon-previous, from which nodes are upgraded, and to which they roll back
+	@mkdir -p $(BIN); rm -f $(BIN)/pontoon-previous; \
+	if ! git -c safe.directory='*' cat-file -e '$(PREVIOUS)^{commit}' 2>/dev/null; then \
+		echo "NOT RUN: upgrade and roll-back, for this clone has no commit $(PREVIOUS): git fetch --unshallow"; exit 0; fi; \
+	dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	git -c safe.directory='*' archive $(PREVIOUS) | tar -x -C $$dir; \
+	cd $$dir && go build -ldflags '-s -w -X main.release=$(PREVIOUS)' -o $(BIN)/pontoon-previous ./cmd/pontoon
+
+.PHONY: chaos
+chaos: tools build faults previous ## DURATION (5m) of faults under load, then a verdict as the last line (SEED=n repeats the faults; FAULTS=kill-leader,... only these; BALANCED=1 measures availability: all through HAProxy, no two faults at once)
+	go test -c -o $(BIN)/chaos.test ./chaos
+	@cd chaos && exec $(BIN)/chaos.test -test.run '^(TestChaos|TestNodesAreUpgradedAndRollBack)$$' -test.v -test.timeout 0 -binary=$(BIN)/pontoon -faultsbinary=$(BIN)/pontoon-faults \
+		-chaos.duration=$(or $(DURATION),5m) -chaos.seed=$(or $(SEED),0) -chaos.faults=$(FAULTS) -chaos.dir=$(DIR) \
+		$(if $(BALANCED),-chaos.balanced) $$([ ! -x $(BIN)/pontoon-previous ] || echo -chaos.previous=$(BIN)/pontoon-previous)
+
 .PHONY: churn
 churn: tools build ## CYCLES (25) joins, leaves, kills, wiped disks, moves and transfers under load (SEED=n repeats a run)
 	go test -count=1 -v -timeout 2h ./chaos -run '^TestClusterChurns' -binary=$(BIN)/pontoon \

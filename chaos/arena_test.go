@@ -52,12 +52,13 @@ func newArena(t testing.TB, dir string, seed uint64) *arena {
 	})
 	a.d = newDeployment(t, a.bucket, options{
 		first: 4, slots: arenaSlots, drain: "1s", quiet: true,
-		cluster: []string{"voters: 3"},
+		disk:    512,
+		cluster: []string{"voters: 3", "log: {size: 1MiB}", "disk: {minfree: 32MiB, ballast: 16MiB}"},
 		env:     []string{"GOMAXPROCS=1"},
 		logs:    dir, data: filepath.Join(dir, "data"),
 		storage: a.storage, wire: a.wire,
 		extra: fmt.Sprintf("gc:\n  unsafeshort: true\n  grace: %v\n  delay: %v\n  uploads: 20s\n  orphans: 6s\n  schedule: never\n"+
-			"backup:\n  enabled: true\n  schedule: \"@every 20s\"\n  keep: 2\n  keepfor: 20s\n", arenaGrace, arenaDelay),
+			"backup:\n  enabled: true\n  schedule: \"@every 10s\"\n  keep: 1\n  keepfor: 8s\n", arenaGrace, arenaDelay),
 	})
 	a.route()
 	a.d.settle(settling)

@@ -25,6 +25,7 @@ var (
 	chaosSeed     = flag.Uint64("chaos.seed", 0, "of the faults of TestChaos; 0: a new one, which is printed")
 	chaosDir      = flag.String("chaos.dir", "", "folder for what a run of TestChaos leaves; empty: one in the folder for temporary files, with the seed in its name")
 	chaosFaults   = flag.String("chaos.faults", "", "only these faults, with commas between; empty: all that have a weight")
+	chaosBalanced = flag.Bool("chaos.balanced", false, "measure availability: no client of TestChaos asks a node itself, all go through HAProxy, and no two faults overlap")
 	chaosScale    = flag.Float64("chaos.scale", 2, "what the ten seconds are multiplied by in which a cluster is healthy after its faults: servers, clients and checkers share a machine")
 )
 
@@ -96,12 +97,19 @@ func newChaos(t *testing.T) *chaos {
 	if given == 0 {
 		given = rand.Uint64N(1 << 32)
 	}
-	dir := runFolder(t, *chaosDir, given)
+	named := *chaosDir
+	if r.quick && named == "" {
+		named = scratch(t) // kept only where the test fails
+	}
+	dir := runFolder(t, named, given)
 	verdict.ran, verdict.Verdict = true, check.Verdict{Seed: given, Void: []string{"it did not end"}}
 	t.Logf("seed %d: -chaos.seed=%d -chaos.duration=%v does the same faults again; all that the run leaves is in %s", given, given, r.during, dir)
 	kinds, err := chosen(faults(), names)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := range kinds {
+		kinds[i].alone = kinds[i].alone || *chaosBalanced
 	}
 	r.a = newArena(t, dir, given)
 	if r.history, err = os.Create(filepath.Join(dir, "history.jsonl")); err != nil {
@@ -318,7 +326,10 @@ func (r *chaos) close() {
 	}
 	if r.watcher != nil {
 		o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(r.watcher.facts()))
+		o.Findings = check.JoinFindings(o.Findings, []check.Finding{{Rule: "I13", Judged: r.watcher.asked}}) // broken ones are in Others
 	}
+	o.Notes = []string{fmt.Sprintf("-chaos.seed=%d -chaos.duration=%v -chaos.faults=%s", r.nemesis.plan.seed, r.during, *chaosFaults),
+		r.shelf.count.String(), fmt.Sprintf("faults: %v; found nobody to harm: %v", r.nemesis.kinds, r.nemesis.missed)}
 	o.History = r.c.history.Flush()
 	r.history.Close()
 	r.tell(o)
@@ -330,6 +341,9 @@ func (r *chaos) close() {
 	if !r.ended {
 		verdict.Void = append(verdict.Void, "it did not end")
 	}
+	if err := writeReport(o, r.a.dir); err != nil {
+		r.t.Error(err)
+	}
 	for _, one := range o.Violations()[:min(30, len(o.Violations()))] {
 		r.t.Errorf("%v\n\t%s", one, strings.Join(one.Evidence, "\n\t"))
 	}
@@ -340,8 +354,17 @@ func (r *chaos) close() {
 	}
 }
 
+// writeReport leaves the page that tells of the run.
+func writeReport(o *check.Outcomes, dir string) error {
+	f, err := os.Create(filepath.Join(dir, "report.html"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.WriteReport(f), f.Close())
+}
+
 // required are the rules that a run of minutes must have had something to judge by.
-var required = []string{"tags", "manifests", "locks", "I3", "I5", "I6 nodes", "I8"}
+var required = []string{"tags", "manifests", "locks", "I3", "I5", "I6 nodes", "I6 answers", "I8", "I11", "I13"}
 
 // leastTime is how long a run is at least that can be void.
 const leastTime = time.Minute
@@ -352,6 +375,15 @@ func (r *chaos) tell(o *check.Outcomes) {
 	r.t.Logf("%d faults: %v; found nobody: %v; healthy again: p50 %v, longest %v", r.nemesis.done, r.nemesis.kinds, r.nemesis.missed,
 		percentile(r.healed, 50).Round(time.Millisecond), percentile(r.healed, 100).Round(time.Millisecond))
 	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v", r.gc.cycles, r.gc.keys, head(slices.Sorted(maps.Keys(r.gc.failed)), 5))
+	for kind := range r.nemesis.kinds {
+		gaps := check.WriteGaps(o.Samples, o.Faults, func(f check.Fault) bool { return f.Name == kind })
+		r.t.Logf("longest time without an acknowledged write around %d of %s: p50 %v, p99 %v, longest %v", gaps.Faults, kind,
+			gaps.P50.Round(time.Millisecond), gaps.P99.Round(time.Millisecond), gaps.Longest.Round(time.Millisecond))
+	}
+	for _, row := range check.Availability(o.Samples, o.Faults) {
+		r.t.Logf("availability %-20s %-16s %7d requests %5d failed, p50 %v, p99 %v, longest until one succeeded %v", row.Window, row.Class, row.Attempts, row.Failed,
+			row.P50.Round(time.Millisecond), row.P99.Round(time.Millisecond), row.Longest.Round(time.Millisecond))
+	}
 	r.t.Logf("judged: %v in %v, %d not decided in time", r.c.judgement.Models, r.c.judgement.Took.Round(time.Millisecond), r.c.judgement.Undecided())
 	for _, f := range o.Findings {
 		if f.Judged > 0 {
@@ -451,6 +483,9 @@ func (r *chaos) bucketHolds(ctx context.Context, images []*shelved) {
 	}
 	began := time.Now()
 	var err error
+	if !r.within(2*time.Minute, func(context.Context) bool { return r.a.s3.Pending() == 0 }) { // writes that come late
+		r.t.Errorf("%d requests to the store are still under way", r.a.s3.Pending())
+	}
 	if !r.within(3*time.Minute, func(context.Context) bool {
 		_, gcErr := r.a.d.nodes[0].cli("gc", "run", "--wait")
 		err = errors.Join(gcErr, r.a.bucket.holds(ctx, needed))

@@ -125,24 +125,21 @@ func (c *churn) cycle(i int) {
 		c.watch.expect(what, whole-1, others)
 		victim.proc.kill()
 		time.Sleep(time.Duration(c.chance.IntN(3000)) * time.Millisecond) // for how long it stays away is part of the change
-		c.restart(victim)
+		c.d.comeBack(victim)
 	case "wipe":
 		c.watch.expect(what, whole-1, others)
 		victim.proc.kill()
 		c.d.forget(victim)
 		c.d.slots.waitDown(victim.slot) // a disk takes longer to replace than the balancer to notice
-		c.restart(victim)
+		c.d.comeBack(victim)
 	case "move":
 		c.watch.expect(what, whole-1, others)
-		if err := victim.proc.terminate(90 * time.Second); err != nil {
-			c.t.Errorf("%s ended with %v", victim.name, err)
-		}
+		c.d.stop(victim)
 		victim.place()
-		c.restart(victim)
-		c.d.slots.point(victim.slot, victim.addr)
+		c.d.comeBack(victim)
 	case "transfer":
 		c.watch.expect(what, whole, c.d.nodes)
-		c.transfer(victim)
+		c.d.transfer(c.d.nodes[c.chance.IntN(len(c.d.nodes))], victim)
 	}
 	c.d.settle(settling)
 	if err := c.traffic.goesOn(30*time.Second, 32); err != nil {
@@ -157,34 +154,6 @@ func (c *churn) cycle(i int) {
 	c.watch.expect(what+", done", (c.d.votersOf(len(c.d.nodes))-1)/2, c.d.nodes)
 	c.t.Logf("%s: whole after %v with %d nodes; longest time without an acknowledged push %v; at least %d more might have failed",
 		what, end.Sub(began).Round(100*time.Millisecond), len(c.d.nodes), gap.Round(time.Millisecond), least)
-}
-
-// restart starts a node that was ended, with a config that knows where the others are now.
-func (c *churn) restart(n *node) {
-	c.t.Helper()
-	c.d.configure(n)
-	n.start()
-	n.waitReady()
-}
-
-// transfer hands leadership to a node, or, if that leads or has no vote, to whom the leader chooses.
-func (c *churn) transfer(to *node) {
-	c.t.Helper()
-	leader := c.d.leader(30 * time.Second)
-	args := []string{"cluster", "transfer"}
-	m, err := leader.members()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if to != leader && slices.ContainsFunc(m.Members, func(who member) bool { return who.Name == to.name && who.Voter }) {
-		args = append(args, to.name)
-	}
-	if _, err := c.d.nodes[c.chance.IntN(len(c.d.nodes))].cli(args...); err != nil {
-		c.t.Error(err)
-	}
-	if now := c.d.leader(30 * time.Second); now == leader || (len(args) == 3 && now != to) {
-		c.t.Errorf("%v: %s led, then %s", args, leader.name, now.name)
-	}
 }
 
 // tell prints the numbers, and fails the test for what clients and watch saw.

@@ -21,8 +21,9 @@ type deployment struct {
 	store    store
 	options  options
 	nodes    []*node
-	balancer string // address of HAProxy, host:port
-	slots    *slots // HAProxy's, where nodes come and go
+	balancer string             // address of HAProxy, host:port
+	slots    *slots             // HAProxy's, where nodes come and go
+	volumes  map[string]*volume // by the name of their node, also of those that are gone
 }
 
 // options are what tests ask of a cluster beyond the defaults.
@@ -34,6 +35,7 @@ type options struct {
 	tls   bool   // the registry speaks TLS with a certificate that the cluster issues
 	quiet bool   // no line in the log for each request
 	first int    // so many nodes found the cluster; 0: three
+	disk  int    // MiB of a volume of its own under each node's data, where this machine has volumes; 0: a folder
 	slots int    // so many nodes at most, which come and go; 0: the three that start stay
 
 	logs, data string   // folders that stay; empty: the test's own, which go
@@ -50,7 +52,13 @@ type options struct {
 // newDeployment starts three nodes, or as many as asked for, over the store, waits until all are ready, and puts HAProxy before them.
 func newDeployment(t testing.TB, over store, o options) *deployment {
 	t.Helper()
-	d := &deployment{t: t, logs: o.logs, data: o.data, store: over, options: o}
+	d := &deployment{t: t, logs: o.logs, data: o.data, store: over, options: o, volumes: map[string]*volume{}}
+	if o.disk > 0 {
+		if why := noVolumes(t); why != nil {
+			t.Log("NOT RUN: no power is cut and no disk filled here: ", why)
+			d.options.disk = 0
+		}
+	}
 	if o.logs == "" {
 		d.logs, d.data = scratch(t), t.TempDir()
 	}
@@ -80,7 +88,13 @@ func newDeployment(t testing.TB, over store, o options) *deployment {
 
 // node is one that has no addresses yet and does not run.
 func (d *deployment) node(slot int) *node {
-	name := fmt.Sprintf("node%d", slot+1)
+	n := d.bare(fmt.Sprintf("node%d", slot+1), slot)
+	n.volume = d.volume(n.name)
+	return n
+}
+
+// bare is a node without a disk of its own.
+func (d *deployment) bare(name string, slot int) *node {
 	n := &node{t: d.t, name: name, slot: slot, logs: d.logs, config: filepath.Join(d.logs, name+".yml"), wire: d.options.wire}
 	for _, line := range d.options.env {
 		n.env = append(n.env, strings.ReplaceAll(line, "NODE", name))

@@ -17,7 +17,29 @@
 // tell it to: it holds a request between two calls of the store, ends between a write of the log and the answer, tells another
 // time. cmd/pontoon/faults.go says what there is; TestAReleaseHasNoFaults looks that none of it is in the binary under test.
 //
+// # TestChaos
+//
+// TestChaos (make chaos) runs three voters and a node without a vote behind HAProxy, over one S3 server. Lines of package
+// proxy lie between every two nodes and before the store, and the binary is built with the tag faults. A plan, a function of
+// -chaos.seed alone, draws storms of one fault or of two that overlap; each is healed, then everything must work again soon
+// (I11), and is left alone for a moment. The same seed gives the same kinds, targets, pauses and order; what the cluster does
+// meanwhile is its own.
+//
+//	plan ─► nemesis ─► nodes, lines, store          faults(): what there is, each with what it does and what undoes it
+//	guests ─► HAProxy or any node ─► history        no client is sticky; each request is recorded, done, refused or unknown
+//	watcher ─► every node                           states, terms, panics, an answer by digest twice a second
+//	seasons ─► chaos/check                          tags, sets and locks live for 12 s, are judged, and their garbage collected
+//
+// Meanwhile garbage is collected with seconds of grace and backups are taken. At the end all nodes hold the same, every image
+// that was acknowledged and not deleted comes byte for byte from each of them and from a restored backup, and the bucket comes
+// to hold what those need and nothing else. The last line of the binary is the verdict: PASS, FAIL, or VOID where too little was
+// tried to say either. What a run leaves is in one folder, which the first line names: history.jsonl, report.html, the logs and
+// disks of the nodes. RECORD.md tells what was found.
+//
 // Some tests are too long for every change, or run shorter there. They are asked for by flags of the test binary, which the
 // Makefile sets: -long (make e2e, make drill), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
-// -figures (make bench), -million (make bench-million).
+// -figures (make bench), -million (make bench-million), -chaos.duration, -chaos.seed, -chaos.faults and -chaos.dir (make chaos).
+// -chaos.previous names an earlier build, from which TestNodesAreUpgradedAndRollBack upgrades and to which it rolls back; the
+// faults of TestChaos cannot hold it, since that build takes no commands and another command version founded the cluster. Power cuts
+// and full disks need root and loop devices; where they are not, that is said and the rest is run.
 package chaos

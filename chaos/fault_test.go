@@ -29,7 +29,16 @@ var errNobody = errors.New("nobody to harm")
 
 // faults are all kinds.
 func faults() []fault {
-	return slices.Concat(killFaults(), netFaults(), storeFaults())
+	all := slices.Concat(killFaults(), netFaults(), storeFaults(), procFaults(), memberFaults(), stormFaults(), brokenFaults())
+	for i := range all {
+		all[i].confined = all[i].confined || slices.Contains(confinedFaults(), all[i].name)
+	}
+	return all
+}
+
+// confinedFaults are those that end processes and touch no network, store or membership.
+func confinedFaults() []string {
+	return []string{"kill-majority", "kill-all", "power-cut", "power-cut-leader", "power-cut-all"}
 }
 
 // killFaults end or stop one process.

@@ -80,7 +80,7 @@ const balancerDoor = "balancer"
 
 // door chooses where the next request goes.
 func (v *guest) door() (name, addr string) {
-	if doors := v.c.a.doors(); v.chance.IntN(4) == 0 && len(doors) > 0 {
+	if doors := v.c.a.doors(); !*chaosBalanced && v.chance.IntN(4) == 0 && len(doors) > 0 {
 		d := doors[v.chance.IntN(len(doors))]
 		return d.name, d.addr
 	}

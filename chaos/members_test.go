@@ -169,12 +169,7 @@ func (d *deployment) join() *node {
 	n := d.node(slot)
 	n.place()
 	d.nodes = append(d.nodes, n)
-	d.configure(n)
-	n.start()
-	n.waitReady()
-	if d.slots != nil {
-		d.slots.point(slot, n.addr)
-	}
+	d.comeBack(n)
 	return n
 }
 
@@ -198,8 +193,51 @@ func (d *deployment) leave(n *node) {
 // forget wipes a node's disk.
 func (d *deployment) forget(n *node) {
 	d.t.Helper()
-	if err := os.RemoveAll(filepath.Join(d.data, n.name)); err != nil {
+	wipe := func() error { return os.RemoveAll(filepath.Join(d.data, n.name)) }
+	if n.volume != nil {
+		wipe = n.volume.format
+	}
+	if err := wipe(); err != nil {
 		d.t.Error(err)
+	}
+}
+
+// stop ends a node as an operator does.
+func (d *deployment) stop(n *node) {
+	d.t.Helper()
+	if err := n.proc.terminate(90 * time.Second); err != nil {
+		d.t.Errorf("%s ended with %v", n.name, err)
+	}
+}
+
+// comeBack starts a node that has ended, with a config that knows where the others are now, and waits until it serves.
+func (d *deployment) comeBack(n *node) {
+	d.t.Helper()
+	d.configure(n)
+	n.start()
+	n.waitReady()
+	if d.slots != nil {
+		d.slots.point(n.slot, n.addr)
+	}
+}
+
+// transfer hands leadership to a node, or, if that leads or has no vote, to whom the leader chooses. The call is made on any.
+func (d *deployment) transfer(by, to *node) {
+	d.t.Helper()
+	leader := d.leader(30 * time.Second)
+	args := []string{"cluster", "transfer"}
+	m, err := leader.members()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if to != leader && slices.ContainsFunc(m.Members, func(who member) bool { return who.Name == to.name && who.Voter }) {
+		args = append(args, to.name)
+	}
+	if _, err := by.cli(args...); err != nil {
+		d.t.Error(err)
+	}
+	if now := d.leader(30 * time.Second); now == leader || (len(args) == 3 && now != to) {
+		d.t.Errorf("%v: %s led, then %s", args, leader.name, now.name)
 	}
 }
 

@@ -25,7 +25,8 @@ type node struct {
 	binary                    string   // its program; empty: the one under test
 	points                    *points  // what it breaks in itself on command; nil: it has no such thing
 	wire                      func(*node)
-	claims                    int // how often a fault took it
+	claims                    int     // how often a fault took it
+	volume                    *volume // under its data; nil: a folder
 }
 
 func (n *node) start() {
@@ -43,10 +44,13 @@ func (n *node) url() string { return "http://" + n.addr }
 
 func (n *node) waitReady() {
 	n.t.Helper()
-	eventually(n.t, time.Minute, n.name+" to be ready", func() error {
-		_, err := get("http://"+n.debug+"/readyz", time.Second)
-		return err
-	})
+	eventually(n.t, time.Minute, n.name+" to be ready", n.ready)
+}
+
+// ready is nil while the node says that it is, and else why not.
+func (n *node) ready() error {
+	_, err := get("http://"+n.debug+"/readyz", 2*time.Second)
+	return err
 }
 
 // state is what /debug/state tells of a node.

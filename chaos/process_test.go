@@ -53,10 +53,10 @@ func start(t testing.TB, dir, name string, env []string, program string, args ..
 func (p *process) wait() {
 	p.err = p.cmd.Wait()
 	p.log.Close()
-	p.mu.Lock()
+	p.mu.Lock() // with done, so that who takes mayEnd back knows whether it was in time
 	expected := p.expected
-	p.mu.Unlock()
 	close(p.done)
+	p.mu.Unlock()
 	if !expected {
 		p.t.Errorf("%s ended by itself: %v; the end of its log:\n%s", p.name, p.err, tail(p.log.Name(), 25))
 	}
@@ -91,16 +91,6 @@ func (p *process) end(s syscall.Signal, within time.Duration) {
 		p.t.Errorf("%s did not end within %v of %v", p.name, within, s)
 		p.signal(syscall.SIGKILL)
 		<-p.done
-	}
-}
-
-// over says whether the process has ended.
-func (p *process) over() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -9,9 +9,7 @@ import (
 // restart stops one node as an upgrade does and starts it again, when the balancer has noticed that all are there.
 func (d *deployment) restart(ctx context.Context, n *node) {
 	pause(ctx, 2*time.Second)
-	if err := n.proc.terminate(90 * time.Second); err != nil {
-		d.t.Errorf("%s ended with %v", n.name, err)
-	}
+	d.stop(n)
 	n.start()
 	n.waitReady()
 }

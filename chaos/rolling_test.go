@@ -65,17 +65,7 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 	})
 
 	for range rounds {
-		leader := d.leader(20 * time.Second)
-		for _, n := range append(d.others(leader), leader) {
-			began := time.Now()
-			if err := n.proc.terminate(60 * time.Second); err != nil {
-				t.Errorf("%s ended with %v", n.name, err)
-			}
-			n.start()
-			n.waitReady()
-			d.waitUntilDealt(n)
-			t.Logf("%s (leader %v) was replaced within %v", n.name, n == leader, time.Since(began).Round(time.Millisecond))
-		}
+		d.roll(d.waitUntilDealt)
 	}
 	stop()
 	group.Wait()
@@ -87,6 +77,20 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 		t.Errorf("the long upload: %v", err)
 	}
 	d.agree()
+}
+
+// roll restarts one node after the other, the leader last, as an upgrade does, and waits for each.
+func (d *deployment) roll(wait func(*node)) {
+	d.t.Helper()
+	leader := d.leader(20 * time.Second)
+	for _, n := range append(d.others(leader), leader) {
+		began := time.Now()
+		d.stop(n)
+		n.start()
+		n.waitReady()
+		wait(n)
+		d.t.Logf("%s (leader %v) was restarted within %v", n.name, n == leader, time.Since(began).Round(time.Millisecond))
+	}
 }
 
 // waitUntilDealt waits until the balancer deals requests to a node again, as its access counter shows.

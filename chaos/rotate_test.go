@@ -59,26 +59,8 @@ func TestTheClusterSecretRotatesUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	text, err := os.ReadFile(d.secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	old, fresh := strings.TrimSpace(string(text)), "rotated-"+strings.Repeat("fedcba9876543210", 4)
-	for i, step := range []struct{ secrets, next string }{
-		{old, "nothing is under way: all 3 nodes trust"},
-		{old + "\n" + fresh, "it is safe to make it sign on every node"},
-		{fresh + "\n" + old, "it is safe to remove it from every node"},
-		{fresh, "nothing is under way: all 3 nodes trust"},
-	} {
-		d.spread(step.secrets)
-		eventually(t, 45*time.Second, "the next step: "+step.next, func() error {
-			n := d.nodes[i%len(d.nodes)] // each asks all
-			next, err := n.nextOf(t.Context())
-			if err != nil || !strings.Contains(next, step.next) {
-				return fmt.Errorf("%s says %q, %w", n.name, next, err)
-			}
-			return nil
-		})
+	for i, step := range d.rotation("rotated-" + strings.Repeat("fedcba9876543210", 4)) {
+		d.rotate(step, d.nodes[i%len(d.nodes)])
 		pause(working, time.Second) // requests go through every step
 	}
 	stop()
@@ -89,6 +71,38 @@ func TestTheClusterSecretRotatesUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d pushes and as many reads while the secret was rotated", sum)
 	d.agree()
+}
+
+// turn is one step of a rotation: what the secret file holds, and what is then safe to do next.
+type turn struct{ secrets, next string }
+
+// rotation is how the secret of the cluster is replaced, step by step, as the runbook says.
+func (d *deployment) rotation(fresh string) []turn {
+	d.t.Helper()
+	text, err := os.ReadFile(d.secret)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	old, calm := strings.TrimSpace(string(text)), fmt.Sprintf("nothing is under way: all %d nodes trust", len(d.nodes))
+	return []turn{
+		{old, calm},
+		{old + "\n" + fresh, "it is safe to make it sign on every node"},
+		{fresh + "\n" + old, "it is safe to remove it from every node"},
+		{fresh, calm},
+	}
+}
+
+// rotate makes one turn and waits until a node, which asks all, says that the next is safe.
+func (d *deployment) rotate(step turn, ask *node) {
+	d.t.Helper()
+	d.spread(step.secrets)
+	eventually(d.t, 45*time.Second, "the next step: "+step.next, func() error {
+		next, err := ask.nextOf(context.Background())
+		if err != nil || !strings.Contains(next, step.next) {
+			return fmt.Errorf("%s says %q, %w", ask.name, next, err)
+		}
+		return nil
+	})
 }
 
 // spread writes the secret file, which the nodes here share, and tells one node after the other.

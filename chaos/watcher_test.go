@@ -59,8 +59,10 @@ func (w *watcher) round() {
 	group.Wait()
 }
 
-// look reads the state and the measures of one node. One that does not answer says nothing.
+// look reads the state and the measures of one node. One that does not answer says nothing, and of one that is not ready the
+// state is not judged: after a kill or a power cut it may lack what it applied last, until it has applied it again (I6).
 func (w *watcher) look(d door) {
+	_, notReady := get("http://"+d.debug+"/readyz", lookTime)
 	body, err := get("http://"+d.debug+"/debug/state", lookTime)
 	if err != nil {
 		return
@@ -69,14 +71,15 @@ func (w *watcher) look(d door) {
 	if err := json.Unmarshal(body, &s); err != nil || s.Node == "" {
 		return
 	}
-	w.state(s)
+	if notReady == nil {
+		w.state(s)
+	}
 	if body, err = get("http://"+d.debug+"/metrics", lookTime); err == nil {
 		w.measures(d, s.Node, readMetrics(body))
 	}
-	_, err = get("http://"+d.debug+"/readyz", lookTime)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now, ok := w.c.a.doorOf(d.name); err == nil && ok && now == d && !d.taken {
+	if now, ok := w.c.a.doorOf(d.name); notReady == nil && ok && now == d && !d.taken {
 		w.ready[d.name] = d.claims + 1
 	}
 }
