@@ -374,6 +374,7 @@ func (r *chaos) tell(o *check.Outcomes) {
 	r.t.Logf("%d requests in %v, %.0f a second; %v", len(o.Samples), r.took.Round(time.Second), float64(len(o.Samples))/r.took.Seconds(), r.shelf.count)
 	r.t.Logf("%d faults: %v; found nobody: %v; healthy again: p50 %v, longest %v", r.nemesis.done, r.nemesis.kinds, r.nemesis.missed,
 		percentile(r.healed, 50).Round(time.Millisecond), percentile(r.healed, 100).Round(time.Millisecond))
+	r.t.Logf("requests to the store: %v; met by its faults: %+v", r.a.s3.Requests(), r.a.s3.Counts())
 	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v", r.gc.cycles, r.gc.keys, head(slices.Sorted(maps.Keys(r.gc.failed)), 5))
 	for kind := range r.nemesis.kinds {
 		gaps := check.WriteGaps(o.Samples, o.Faults, func(f check.Fault) bool { return f.Name == kind })
@@ -480,6 +481,10 @@ func (r *chaos) bucketHolds(ctx context.Context, images []*shelved) {
 		for _, content := range m.blobs {
 			needed[digestOf(content)] = int64(len(content))
 		}
+	}
+	// What is late arrives under keys that nobody knows: it must be there to be collected.
+	if !r.within(lateAtMost+lateAnswer, func(context.Context) bool { return r.a.s3.Pending() == 0 }) {
+		r.t.Errorf("%d late requests did not arrive", r.a.s3.Pending())
 	}
 	began := time.Now()
 	var err error

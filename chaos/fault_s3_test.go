@@ -34,6 +34,9 @@ func storeFaults() []fault {
 // lateAtMost is how late a write arrives: long after everyone has forgotten it.
 const lateAtMost = 90 * time.Second
 
+// lateAnswer is how long the server may take for one that has arrived late.
+const lateAnswer = time.Minute
+
 // effect draws what is done to requests.
 type effect func(chance *rand.Rand) proxy.Effect
 
