@@ -2,8 +2,6 @@ package gc
 
 import (
 	"context"
-	"sync"
-	"time"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -72,59 +70,27 @@ func (t *turn) deleteUntagged(ctx context.Context, found []meta.UntaggedManifest
 
 // mark condemns the blobs that nothing needs.
 func (t *turn) mark(ctx context.Context) error {
-	p := t.look(ctx, t.place().digest())
+	at := t.place().digest()
 	for {
-		began := time.Now()
-		next, err := t.condemnPage(ctx, p)
+		found, next, done, visited, err := t.findUnneeded(ctx, at)
 		if err != nil {
 			return err
 		}
-		t.count.Marked += p.visited
-		if p.done {
-			return t.next(ctx, metav1.CyclePhase_CYCLE_PHASE_SWEEP)
-		}
-		if err := t.recordNowAndThen(ctx, place{Digest: p.next.String()}); err != nil {
+		if err := t.condemn(ctx, found); err != nil {
 			return err
 		}
-		// As long as the look took. A proposal mostly waits for the disk, and for the pushes before it: that was rest already.
-		t.stepped = time.Now().Add(time.Since(began) - 2*next.took)
+		t.count.Marked += visited
+		if done {
+			return t.next(ctx, metav1.CyclePhase_CYCLE_PHASE_SWEEP)
+		}
+		at = next
+		if err := t.recordNowAndThen(ctx, place{Digest: at.String()}); err != nil {
+			return err
+		}
 		if err := t.rest(ctx); err != nil {
 			return err
 		}
-		p = next
 	}
-}
-
-// page is what one look found.
-type page struct {
-	found   []meta.UnneededBlob
-	next    meta.Digest
-	done    bool
-	visited int64
-	err     error
-	took    time.Duration
-}
-
-func (c *Collector) look(ctx context.Context, at meta.Digest) (p page) {
-	began := time.Now()
-	p.found, p.next, p.done, p.visited, p.err = c.findUnneeded(ctx, at)
-	p.took = time.Since(began)
-	return p
-}
-
-// condemnPage proposes what a look found, and meanwhile takes the next one: what that sees may be older, and Apply decides
-// again in any case (G3).
-func (t *turn) condemnPage(ctx context.Context, p page) (next page, err error) {
-	if p.err != nil {
-		return page{}, p.err
-	}
-	var group sync.WaitGroup
-	if !p.done {
-		group.Go(func() { next = t.look(ctx, p.next) })
-	}
-	err = t.condemn(ctx, p.found)
-	group.Wait()
-	return next, err
 }
 
 func (c *Collector) findUnneeded(ctx context.Context, at meta.Digest) (found []meta.UnneededBlob, next meta.Digest, done bool, visited int64, err error) {
