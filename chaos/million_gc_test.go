@@ -112,7 +112,7 @@ func (f *forgettingFigures) cycles(what string, count int) {
 	f.Helper()
 	f.during(fmt.Sprintf("%d cycles, %s,", count, what), count, func() {
 		began := time.Now()
-		out, err := f.node.cli("gc", "run", "--wait")
+		out, _, err := f.node.measured("gc", "run", "--wait")
 		if err != nil {
 			f.Error(err)
 		}

@@ -381,6 +381,20 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 		}
 	}
 	refusesAndReads(nodes)
+	leader, _ := leaderOf(t, nodes)
+	began := time.Now()
+	if err := leader.StepDown(t.Context()); err != nil { // as before it ends: one that is handed over to may be elected at once
+		t.Errorf("hand over among low nodes: %v", err)
+	}
+	eventually(t, "another one leads", func() error {
+		if l, _ := leaderOf(t, nodes); l == leader {
+			return errors.New("still the same")
+		}
+		return nil
+	})
+	if took := time.Since(began); took > lowPatience*heartbeat*9/10 {
+		t.Errorf("handing over took %v, as long as it takes a low node to stand by itself", took)
+	}
 	leader, followers := leaderOf(t, nodes)
 	wires.isolate(leader.advertise)
 	refusesAndReads(followers)

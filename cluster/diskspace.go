@@ -22,7 +22,7 @@ import (
 // (R-D5). Safe for concurrent use.
 //
 //	free, less what the ballast still lacks:
-//	roomy ──► below MinFree ──► low: does not lead, unready; follows, reads go on
+//	roomy ──► below MinFree ──► low: leads only where nobody else can, unready; follows, reads go on
 //	  ▲            below MinFree/4 ──► full: out of Raft; before a write fails, for then Raft panics
 //	  └── back above 5/4 of MinFree ──┘
 type Space struct {
@@ -147,7 +147,7 @@ func (s *Space) closed() error {
 	return nil
 }
 
-// low is the reason for which the node must not lead; nil without one.
+// low is the reason for which the node should not lead, and takes no writes when it does; nil without one.
 func (s *Space) low() error { return s.Last().Err() }
 
 // Secure makes the ballast when it is not whole and there is room for it.
@@ -197,7 +197,7 @@ func (n *Node) watchSpace(ctx context.Context) error {
 		case now != before && now == Roomy:
 			n.log.Info("there is free space again: this node goes on")
 		case now > before:
-			n.log.Error("this node does not lead and is not ready", "error", n.space.low(), "raft", map[bool]string{true: "out", false: "follows"}[now == Full])
+			n.log.Error("this node is not ready, and leads only where nobody else can", "error", n.space.low(), "raft", map[bool]string{true: "out", false: "follows"}[now == Full])
 		}
 		before = now
 		if _, leads := n.leads(); leads && now > Roomy {
@@ -271,8 +271,8 @@ type reluctant struct {
 
 // RequestVote implements raft.Transport.
 func (r reluctant) RequestVote(id raft.ServerID, at raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := r.stands(); err != nil {
-		return err
+	if err := r.stands(); err != nil && !args.LeadershipTransfer {
+		return err // whoever hands over to this node has nobody better; to refuse would leave the cluster without a leader
 	}
 	return r.Instance.RequestVote(id, at, args, resp)
 }

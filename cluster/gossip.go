@@ -36,8 +36,8 @@ type gossip struct {
 	meta []byte     // of this node, as sent
 	// peers are those alive, by node id; never this node.
 	peers map[string]Peer
-	// followed are nodes that answer at another address than gossip has for them, until it has the same.
-	followed map[string]string
+	// followed are nodes that answer at another address than gossip has for them, until it has news of them.
+	followed map[string]move
 	// told are the conflicts that the log has: gossip repeats each for as long as it lasts.
 	told map[string]bool
 }
@@ -113,7 +113,7 @@ func openGossip(cfg gossipConfig) (*gossip, error) {
 		return nil, fmt.Errorf("gossip keys: %w", err)
 	}
 	g := &gossip{cfg: cfg, keyring: keyring, meta: meta, changed: make(chan struct{}, 1), twins: make(chan string, 1), moves: make(chan Peer, movesMost),
-		peers: make(map[string]Peer), followed: make(map[string]string), told: make(map[string]bool)}
+		peers: make(map[string]Peer), followed: make(map[string]move), told: make(map[string]bool)}
 	mc, err := g.memberlistConfig()
 	if err != nil {
 		return nil, err
@@ -185,18 +185,11 @@ func (g *gossip) Peers() []Peer {
 func (g *gossip) Resolve(nodeID string) (addr string, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if at := g.followed[nodeID]; at != "" {
-		return at, true
-	}
 	p, ok := g.peers[nodeID]
+	if m, moved := g.followed[nodeID]; ok && moved && m.from == p.NodeAddr {
+		return m.to, true
+	}
 	return p.NodeAddr, ok
-}
-
-// follow gives an address for calls to a node that answered there, until gossip has news of that node itself.
-func (g *gossip) follow(nodeID, addr string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.followed[nodeID] = addr
 }
 
 // Changed delivers after Peers has changed, once for many changes. It is for
@@ -296,10 +289,10 @@ func (g *gossip) note(n *memberlist.Node, alive bool) {
 	g.mu.Lock()
 	if alive {
 		g.peers[p.ID] = p
-		delete(g.followed, p.ID)
 	} else {
 		delete(g.peers, n.Name)
 	}
+	delete(g.followed, n.Name)
 	g.mu.Unlock()
 	select {
 	case g.changed <- struct{}{}:

@@ -209,7 +209,10 @@ func (n *Node) readIndex() (readIndex, error) {
 	if !leads || o == nil || o.term != before {
 		return readIndex{}, unavailable("node %s does not lead, or has just begun to", n.id)
 	}
-	index, indexTerm := n.committed()
+	index, indexTerm, err := n.committed()
+	if err != nil {
+		return readIndex{}, err
+	}
 	at := readIndex{term: before, index: index, indexTerm: indexTerm, voters: voters(n.raft().GetConfiguration().Configuration())}
 	if after, leads := n.leads(); !leads || after != before {
 		return readIndex{}, unavailable("node %s was deposed while it answered", n.id)
@@ -220,18 +223,23 @@ func (n *Node) readIndex() (readIndex, error) {
 // committed is the last command that Raft has committed here, or what the state has reached, whichever is later, and its
 // term. A follower may have applied it before the leader's own state did, and shown it to a reader: no later read may be
 // answered from a state without it. Entries that no state sees are left out, so whoever waits for it does not wait in vain.
-func (n *Node) committed() (index, term uint64) {
+func (n *Node) committed() (index, term uint64, err error) {
 	index, term = n.state.Applied()
 	for i := n.raft().CommitIndex(); i > index; i-- {
 		var entry raft.Log
-		if err := n.logs.GetLog(i, &entry); err != nil {
-			continue // compacted, so applied meanwhile
+		err := n.logs.GetLog(i, &entry)
+		if errors.Is(err, raft.ErrLogNotFound) { // compacted, so applied meanwhile, and more than it
+			index, term = n.state.Applied()
+			return index, term, nil
+		}
+		if err != nil {
+			return 0, 0, unavailable("node %s cannot read its log: %v", n.id, err)
 		}
 		if entry.Type == raft.LogCommand {
-			return i, entry.Term
+			return i, entry.Term, nil
 		}
 	}
-	return index, term
+	return index, term, nil
 }
 
 func voters(c raft.Configuration) []string {

@@ -19,8 +19,8 @@ const (
 	hedgeAfter = 25 * time.Millisecond
 )
 
-// readIndex is what a leader knows: its term, the index its state has
-// reached, and the voters of its latest configuration.
+// readIndex is what a leader knows: its term, the last index that any state may
+// have shown (committed), and the voters of its latest configuration.
 type readIndex struct {
 	term   uint64
 	index  uint64

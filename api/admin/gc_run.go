@@ -30,6 +30,7 @@ func (c *collection) RunCycle(ctx context.Context, req *adminv1.RunCycleRequest,
 		switch {
 		case meta.KindOf(err) == metav1.Kind_KIND_UNAVAILABLE && ctx.Err() == nil:
 			now = last // no leader for the moment: the next one goes on with the cycle
+			busy = last.GetCycle() != nil
 		case err != nil:
 			return err
 		}
@@ -72,7 +73,7 @@ func requestCycle(forgetEpochs []string) *metav1.Command {
 // another one, runs.
 func (c *collection) answerTo(ctx context.Context, asked uint64) (out *adminv1.RunCycleResponse, busy bool, err error) {
 	out = &adminv1.RunCycleResponse{Request: asked}
-	return out, busy, c.ledger.View(ctx, meta.Read{MinIndex: asked}, func(v *meta.View) error {
+	err = c.ledger.View(ctx, meta.Read{MinIndex: asked}, func(v *meta.View) error {
 		row, err := v.Collection()
 		if err != nil {
 			return err
@@ -92,6 +93,7 @@ func (c *collection) answerTo(ctx context.Context, asked uint64) (out *adminv1.R
 		}
 		return nil
 	})
+	return out, busy, err
 }
 
 func (c *collection) PlanCycle(ctx context.Context, req *adminv1.PlanCycleRequest, stream *connect.ServerStream[adminv1.PlanCycleResponse]) error {

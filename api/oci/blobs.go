@@ -180,7 +180,7 @@ func (c *call) stream(status int, in io.Reader, length int64) error {
 		if left := length - sent; left > int64(len(*buffer)) {
 			m, err = io.CopyN(c.w, in, int64(len(*buffer)))
 		} else {
-			m, err = c.last(in, (*buffer)[:left])
+			m, err = c.last(ctl, in, (*buffer)[:left])
 		}
 		sent += m
 	}
@@ -199,7 +199,7 @@ func (c *call) stream(status int, in io.Reader, length int64) error {
 }
 
 // last sends the last bytes of a stream, as many as p holds, and answers how many it sent.
-func (c *call) last(in io.Reader, p []byte) (int64, error) {
+func (c *call) last(ctl *http.ResponseController, in io.Reader, p []byte) (int64, error) {
 	n, err := io.ReadFull(in, p)
 	if err == nil {
 		err = atEnd(in)
@@ -207,7 +207,8 @@ func (c *call) last(in io.Reader, p []byte) (int64, error) {
 	if errors.Is(err, blobs.ErrCorrupt) {
 		return 0, err
 	}
-	sent, werr := c.w.Write(p[:n]) // also what came before it broke: a client goes on from there
+	_ = ctl.SetWriteDeadline(time.Now().Add(c.IdleTimeout)) // the store may have taken its time
+	sent, werr := c.w.Write(p[:n])                          // also what came before it broke: a client goes on from there
 	if werr != nil {
 		return int64(sent), werr
 	}

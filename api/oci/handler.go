@@ -94,7 +94,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Warning", warning(text))
 	}
 	guardBody(w, r, h.IdleTimeout)
-	err := c.serve()
+	err := c.unproven(c.serve())
 	c.countPull(err)
 	if err != nil {
 		c.writeError(err)
@@ -171,16 +171,24 @@ func (c *call) view(content bool, fn func(*meta.View) error) error {
 		}
 		if v.Stale() && !c.stale {
 			c.stale = true
-			c.w.Header().Add("Warning", `110 - "Response is Stale"`)
+			c.w.Header().Add("Warning", staleWarning)
 		}
-		err := fn(v)
-		if v.Stale() && meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN {
-			// It may have been pushed since. A 404 would end a pull that another node, or this one soon, can serve.
-			c.w.Header().Del("Warning")
-			return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "no quorum: this node knew nothing of it before: %v", err)
-		}
-		return err
+		return fn(v)
 	})
+}
+
+// staleWarning says that an answer is of a state without a quorum.
+const staleWarning = `110 - "Response is Stale"`
+
+// unproven is the answer to an error that rests on an old state: what that does not know may have been pushed since, and a
+// 404 would end a pull that another node, or this one soon, can serve.
+func (c *call) unproven(err error) error {
+	if !c.stale || meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
+		return err
+	}
+	header := c.w.Header()
+	header["Warning"] = slices.DeleteFunc(header["Warning"], func(text string) bool { return text == staleWarning })
+	return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_CLUSTER, "no quorum: this node knew nothing of it before: %v", err)
 }
 
 // propose commits one command: each gets an envelope and a deadline of its own.

@@ -72,17 +72,15 @@ func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 		return err
 	case size != b.GetSize():
 		why = fmt.Sprintf("the store has %d bytes of it", size)
-	case errors.Is(err, blobs.ErrCorrupt) && c.damaged(ctx, d, b):
-		why = "its bytes are not those of its digest"
-	case errors.Is(err, blobs.ErrCorrupt):
-		c.Log.WarnContext(ctx, "blob came damaged from the store, and not each time in the same way: it is not marked lost, look at what lies between",
-			"digest", d.String(), "key", b.GetKey(), "error", err)
+	case !errors.Is(err, blobs.ErrCorrupt):
+		return err
+	case !c.damaged(ctx, d, b, err):
 		if c.sent {
 			return err
 		}
 		return meta.Refuse(metav1.Kind_KIND_UNAVAILABLE, metav1.Noun_NOUN_STORE, "blob %s: its bytes were damaged on their way from the store", d)
 	default:
-		return err
+		why = "its bytes are not those of its digest"
 	}
 	lost := c.markLost(d, b, why)
 	if c.sent { // the answer is cut, whatever is said
@@ -94,12 +92,20 @@ func (c *call) suspect(d meta.Digest, b *metav1.Blob, err error) error {
 // looks is how often a blob is read before it counts as damaged.
 const looks = 3
 
-// damaged reads a blob again, as far as ctx allows, and says whether it came whole and wrong, each time in the same way.
-func (c *call) damaged(ctx context.Context, d meta.Digest, b *metav1.Blob) bool {
+// damaged reads a blob again, as far as ctx allows, and says whether it came whole and wrong, each time in the same way. If
+// not, the log is told why it is not marked. found is what made it suspect.
+func (c *call) damaged(ctx context.Context, d meta.Digest, b *metav1.Blob, found error) bool {
 	var wrong meta.Digest
 	for i := range looks {
 		computed, err := c.reread(ctx, d, b)
-		if err != nil || computed == d || i > 0 && computed != wrong {
+		if err != nil {
+			c.Log.WarnContext(ctx, "blob came damaged from the store, and could not be read again: it is not marked lost now, the next pull looks again",
+				"digest", d.String(), "key", b.GetKey(), "found", found, "error", err)
+			return false
+		}
+		if computed == d || i > 0 && computed != wrong {
+			c.Log.WarnContext(ctx, "blob came damaged from the store, and not each time in the same way: it is not marked lost, look at what lies between",
+				"digest", d.String(), "key", b.GetKey(), "error", found)
 			return false
 		}
 		wrong = computed

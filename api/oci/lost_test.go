@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pontoon-registry/pontoon/blobs"
+	"github.com/pontoon-registry/pontoon/meta"
 )
 
 // truncated is a store that has only so many bytes of every object, once it is told to.
@@ -145,6 +147,30 @@ func TestNothingIsMarkedLostByAStoreThatCannotTell(t *testing.T) {
 			r.store.fail.Store(nil)
 			r.want(r.do("GET", "/v2/a/blobs/"+d, nil), 200)
 		})
+	}
+}
+
+// A large manifest is a blob: its bytes are compared before any of them is sent.
+func TestALargeManifestThatIsDamagedIsNoWholeAnswer(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		r := newRig(t, nil)
+		s := &garbled{Store: r.store.Store, same: same}
+		r.store.Store = s
+		m := r.image("a", map[string]any{"annotations": map[string]string{"x": strings.Repeat("y", meta.MaxInlineBody)}})
+		d := r.putManifest("a", "big", m)
+		s.on.Store(true)
+		for _, ref := range []string{"big", d} {
+			want := http.StatusServiceUnavailable // what spoils bytes on their way may end
+			if same {
+				want = http.StatusNotFound // lost
+			}
+			r.want(r.do("GET", "/v2/a/manifests/"+ref, nil), want)
+		}
+		if same {
+			continue
+		}
+		s.on.Store(false)
+		r.want(r.do("GET", "/v2/a/manifests/"+d, nil), 200)
 	}
 }
 

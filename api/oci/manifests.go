@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pontoon-registry/pontoon/blobs"
 	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
@@ -121,10 +122,24 @@ func (c *call) largeBody(d meta.Digest, b *metav1.Blob) ([]byte, error) {
 	if cerr := in.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = isOf(d, body)
+	}
 	if err != nil {
 		return nil, lostManifest(d, c.suspect(d, b, fmt.Errorf("read manifest %s: %w", d, err)))
 	}
 	return body, nil
+}
+
+// isOf answers blobs.ErrCorrupt unless a body is what its digest says.
+func isOf(d meta.Digest, body []byte) error {
+	s := newSum(d.Algorithm())
+	_, _ = s.Write(body) // a hash takes all
+	computed, err := s.digest()
+	if err == nil && computed != d {
+		err = fmt.Errorf("%w: its digest is %s", blobs.ErrCorrupt, computed)
+	}
+	return err
 }
 
 // lostManifest names the manifest where a blob is not there that is its body.

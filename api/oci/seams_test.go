@@ -308,4 +308,10 @@ func TestAStaleStateNeverSaysThatContentIsNotThere(t *testing.T) {
 			t.Errorf("GET %s: Retry-After is %q, Warning %q", path, p.Header.Get("Retry-After"), p.Header.Get("Warning"))
 		}
 	}
+	// A list is what this node knows, and says so; that there is no index under the fallback tag ends nothing.
+	for _, path := range []string{"/v2/a/tags/list", "/v2/a/referrers/" + absent} {
+		if p := r.want(r.do("GET", path, nil), http.StatusOK); p.Header.Get("Warning") == "" {
+			t.Errorf("GET %s: no Warning", path)
+		}
+	}
 }

@@ -52,12 +52,12 @@ func New(cfg Config) (*Collector, error) {
 		return nil, err
 	}
 	return &Collector{
-		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 5000, find: 50, forget: 100, record: time.Second},
+		cfg: cfg, schedule: schedule, sizes: sizes{page: 1000, visit: 2500, find: 10, forget: 100, record: time.Second},
 		deletes: rate.NewLimiter(rate.Limit(cfg.DeletesPerSecond), cfg.DeletesPerSecond),
 	}, nil
 }
 
-// batch is how many keys are deleted in one call: no more than the budget has in a second.
+// batch is how many keys are deleted in one call, or blobs condemned by one command: no more than the budget has in a second.
 func (c *Collector) batch() int { return min(c.sizes.page, c.cfg.DeletesPerSecond) }
 
 // Run is the leader's duty: it goes on with the cycle that runs, begins those that are asked for or due, and ends with

@@ -59,8 +59,8 @@ type Config struct {
 	// Untagged says whether cycles delete manifests that no tag, index or living subject keeps. Default false. Danger: who
 	// pulls by digest alone loses what was never tagged.
 	Untagged bool
-	// DeletesPerSecond bounds the keys that are deleted and the multipart uploads that are aborted in a second, 1 to
-	// 100,000. Default 500.
+	// DeletesPerSecond bounds the blobs that are condemned, the keys that are deleted and the multipart uploads that are
+	// aborted in a second, so that pushes hardly notice: 1 to 100,000. Default 500.
 	DeletesPerSecond int
 	// OrphanAge is how old, by the store's date, an object or multipart upload must be that the ledger never knew before it
 	// is deleted (G7). Default and floor 24 h. Danger below it: a clock that is wrong, or a node that was paused, makes

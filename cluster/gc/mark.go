@@ -2,6 +2,7 @@ package gc
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -95,7 +96,7 @@ func (t *turn) mark(ctx context.Context) error {
 
 func (c *Collector) findUnneeded(ctx context.Context, at meta.Digest) (found []meta.UnneededBlob, next meta.Digest, done bool, visited int64, err error) {
 	err = c.view(ctx, func(v *meta.View) error {
-		found, next, done, visited, err = v.Unneeded(at, c.sizes.find, c.sizes.visit)
+		found, next, done, visited, err = v.Unneeded(at, min(c.sizes.find, c.batch()), c.sizes.visit)
 		return err
 	})
 	return found, next, done, visited, err
@@ -105,6 +106,9 @@ func (c *Collector) findUnneeded(ctx context.Context, at meta.Digest) (found []m
 func (t *turn) condemn(ctx context.Context, found []meta.UnneededBlob) error {
 	if len(found) == 0 {
 		return nil
+	}
+	if err := t.deletes.WaitN(ctx, len(found)); err != nil {
+		return fmt.Errorf("wait for the budget of deletes: %w", err)
 	}
 	c := &metav1.CondemnBlobs{Cycle: t.row.GetBegun().GetIndex()}
 	for _, b := range found {

@@ -33,7 +33,7 @@ func gcKeys(c *Config) []key {
 			doc: "how old an object must be that no upload is known for; at least 24h"},
 		{path: "gc.untagged", into: flag{&g.Untagged}, def: "false",
 			doc: "danger: manifests go that no tag, index or living subject keeps; who pulls by digest alone loses them"},
-		{path: "gc.deletespersecond", into: number{&g.DeletesPerSecond, 1, 100_000}, def: "500", doc: "keys deleted from the store at most"},
+		{path: "gc.deletespersecond", into: number{&g.DeletesPerSecond, 1, 100_000}, def: "500", doc: "layers condemned, and keys deleted from the store, at most"},
 		{path: "gc.unsafeshort", into: flag{&g.UnsafeShort}, def: "false",
 			doc: "danger, for tests: grace, delay, uploads and orphans may be as short as 1s"},
 	}

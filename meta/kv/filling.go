@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -77,7 +78,10 @@ func (f *Filling) move() error {
 	if err == nil {
 		err = f.store.Ingest(context.Background(), f.path)
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, f.remove())
+	}
+	return nil
 }
 
 // Close moves in what is left.
@@ -95,9 +99,13 @@ func (f *Filling) Discard() error {
 	}
 	closed := f.table.Close()
 	f.table = nil
-	err := f.fs().Remove(f.path)
-	if err != nil {
-		err = &Error{Op: "discard", Err: err}
+	return errors.Join(closed, f.remove())
+}
+
+// remove removes the table that was not moved in.
+func (f *Filling) remove() error {
+	if err := f.fs().Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &Error{Op: "discard", Err: err}
 	}
-	return errors.Join(closed, err)
+	return nil
 }

@@ -24,7 +24,7 @@ type Options struct {
 	// Watch is told when a write begins, and by its answer when it ends, so that
 	// somebody sees a disk that hangs. It is called for every write. Nil: nobody.
 	Watch func(what string) (done func())
-	// Room is asked before every commit of a batch; its error is the commit's, and nothing was written. For who must not
+	// Room is asked before every commit of a batch, and by a Filling now and then; its error is theirs, and nothing was written. For who must not
 	// meet the end of the disk within Pebble, which does not survive it. Nil: nobody.
 	Room func() error
 }

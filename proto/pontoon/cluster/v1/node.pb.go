@@ -218,7 +218,7 @@ type ReadIndexResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leader's term T, read before and after everything else here.
 	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
-	// The index R that the leader's own state has reached.
+	// The index R of the last command that is committed: no state has shown a later one.
 	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// The voters of the leader's latest configuration: a majority of these must be asked (R-B10).
 	Voters []string `protobuf:"bytes,3,rep,name=voters,proto3" json:"voters,omitempty"`
