@@ -120,6 +120,9 @@ func (n *Node) shutRaft() error {
 	}
 }
 
+// viewPatience is for how long Close waits for who still looks at the state: each look is short.
+const viewPatience = 2 * time.Second
+
 // Close lets go of disk and network. Nothing that was acknowledged is lost
 // without it: it only spares the next start some work.
 func (n *Node) Close() error {
@@ -138,6 +141,10 @@ func (n *Node) Close() error {
 	}
 	if n.state != nil {
 		errs = append(errs, n.state.Close())
+		select { // a dial that is given up reads the address book, and nobody waits for it
+		case <-n.state.Unviewed():
+		case <-time.After(viewPatience):
+		}
 	}
 	if n.outgoing != nil {
 		errs = append(errs, n.outgoing.sweep(0))

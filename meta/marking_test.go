@@ -194,3 +194,35 @@ func TestADeletionOfUntaggedManifestsEndsEarly(t *testing.T) {
 		t.Errorf("second: %v, expected 2 and no more", r)
 	}
 }
+
+// Who closes the store waits for the last View.
+func TestAClosedStateTellsWhenNobodyViewsItAnyMore(t *testing.T) {
+	unviewed := func(s *State) bool {
+		select {
+		case <-s.Unviewed():
+			return true
+		default:
+			return false
+		}
+	}
+	idle := newState(t)
+	if unviewed(idle) {
+		t.Error("told before Close")
+	}
+	if err := idle.Close(); err != nil || !unviewed(idle) {
+		t.Errorf("not told though nobody views it: %v", err)
+	}
+	s := newState(t)
+	first, second := s.View(), s.View()
+	if err := s.Close(); err != nil || unviewed(s) {
+		t.Errorf("told with two Views open: %v", err)
+	}
+	first.Close()
+	if unviewed(s) {
+		t.Error("told with a View open")
+	}
+	second.Close()
+	if !unviewed(s) {
+		t.Error("not told after the last View")
+	}
+}

@@ -35,6 +35,8 @@ type State struct {
 	at      *moment
 	waiters []*waiter
 	closed  bool
+	// unviewed is closed once the state is, and so is the last View.
+	unviewed chan struct{}
 }
 
 // home is a store that the state is in, or was in before a Swap.
@@ -67,7 +69,7 @@ type waiter struct {
 // Open reads the state that store holds; an empty store is the state at index 0.
 // The caller closes the State, then the store.
 func Open(store *kv.Store) (*State, error) {
-	s := &State{decide: (*txn).judge, home: &home{store: store}}
+	s := &State{decide: (*txn).judge, home: &home{store: store}, unviewed: make(chan struct{})}
 	m, w, err := load(s.home)
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
@@ -109,7 +111,7 @@ func load(h *home) (*moment, *metav1.Witness, error) {
 }
 
 // Close ends the state: waiters get ErrClosed, new Views answer it. Views that
-// are open stay good until their own Close; the store may be closed after the last.
+// are open stay good until their own Close; the store may be closed after the last (Unviewed).
 func (s *State) Close() error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -128,6 +130,9 @@ func (s *State) Close() error {
 	}
 	return end()
 }
+
+// Unviewed is closed when, after Close, the last View is closed: the store may be closed then.
+func (s *State) Unviewed() <-chan struct{} { return s.unviewed }
 
 func (s *State) isClosed() bool {
 	s.mu.Lock()
@@ -176,6 +181,8 @@ func (s *State) dropLocked(m *moment) (end func() error) {
 		retired := m.home.retired
 		if m.home.moments > 0 {
 			retired = nil
+		} else if s.closed && retired == nil {
+			close(s.unviewed)
 		}
 		s.mu.Unlock()
 		if retired != nil {
