@@ -333,9 +333,11 @@ func (r *chaos) close() {
 	o.History = r.c.history.Flush()
 	r.history.Close()
 	r.tell(o)
+	if r.during < leastTime { // too short for every rule to come by
+		o.Required = nil
+	}
 	verdict.Verdict = o.Verdict()
-	if r.during < leastTime { // too short for a rate, and for every rule to come by
-		verdict.Void = nil
+	if r.during < leastTime { // and for a rate
 		verdict.Took = min(verdict.Took, time.Duration(verdict.Operations)*time.Second/check.MinRate)
 	}
 	if !r.ended {
