@@ -25,7 +25,8 @@ TOOLS := \
 	github.com/google/go-containerregistry/cmd/crane@v0.22.1
 
 # command:package of Debian, one per need.
-PACKAGES := gcc:gcc haproxy:haproxy skopeo:skopeo podman:podman mmdebstrap:mmdebstrap curl:curl
+PACKAGES := gcc:gcc haproxy:haproxy skopeo:skopeo podman:podman mmdebstrap:mmdebstrap curl:curl \
+	ip:iproute2 iptables:iptables mkfs.ext4:e2fsprogs mount:mount
 
 # Clients that take minutes to install, for make e2e alone. Debian starts a dockerd of its own with docker.io where systemd
 # runs; the tests do not touch it and start theirs.

@@ -245,8 +245,9 @@ func TestADamagedLogIsNotReplayed(t *testing.T) {
 	}
 }
 
-// TestASnapshotOfANewerReleaseIsRefusedAtOnce before any of its rows are read.
-func TestASnapshotOfANewerReleaseIsRefusedAtOnce(t *testing.T) {
+// filed is a snapshot of a few entries, in a file.
+func filed(t *testing.T) *Snapshot {
+	t.Helper()
 	a := newArchived(t)
 	a.grow(3)
 	var file bytes.Buffer
@@ -257,6 +258,12 @@ func TestASnapshotOfANewerReleaseIsRefusedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// TestASnapshotOfANewerReleaseIsRefusedAtOnce before any of its rows are read.
+func TestASnapshotOfANewerReleaseIsRefusedAtOnce(t *testing.T) {
+	s := filed(t)
 	s.manifest.CommandVersion = meta.NewestVersion + 1
 	store, err := kv.OpenMemory()
 	if err != nil {
@@ -277,16 +284,7 @@ func TestARowsManifestThatLiesIsRefused(t *testing.T) {
 		"epoch":   func(m *Manifest) { m.Epoch = "e9" },
 		"cluster": func(m *Manifest) { m.ClusterID = "c1" },
 	} {
-		a := newArchived(t)
-		a.grow(3)
-		var file bytes.Buffer
-		if _, err := WriteFile(t.Context(), a.view(), "v1", &file, nil); err != nil {
-			t.Fatal(err)
-		}
-		s, err := OpenTar("f.tar", bytes.NewReader(file.Bytes()), int64(file.Len()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := filed(t)
 		lie(s.manifest)
 		if _, _, err := loadInto(t, s, Target{}); !errors.Is(err, ErrAltered) && !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), "f.tar: manifest.json") {
 			t.Errorf("%s: %v", what, err)
