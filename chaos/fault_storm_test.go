@@ -192,7 +192,7 @@ func (n *node) tells(ctx context.Context, from int64, text string, within time.D
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("%s has not said %q for %v: %w", n.name, text, within, errors.Join(err, ctx.Err()))
+			return errors.Join(fmt.Errorf("%s has not said %q for %v", n.name, text, within), err, ctx.Err())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -11,16 +12,22 @@ func TestAGrantThatComesTooLateIsNoLock(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, nil)
 	cfg.Listen, cfg.GossipListen, cfg.Secrets = "", "", nil
-	n := start(t, cfg)
-	settle(t, []*running{n})
-	n.proposer.hold = 10 * time.Second
-	slow := time.NewTimer(1100 * time.Millisecond)
-	real := n.commit.stamp
-	n.commit.stamp = func() (int64, int64, error) { // only the first command is slow
-		<-slow.C
-		n.commit.stamp = real
-		return real()
+	var late atomic.Bool // of commands, the next one is slow
+	n, err := startWith(t, cfg, func(n *Node) {
+		n.proposer.hold = 10 * time.Second
+		real := n.commit.stamp
+		n.commit.stamp = func() (int64, int64, error) {
+			if late.CompareAndSwap(true, false) {
+				<-time.After(1100 * time.Millisecond)
+			}
+			return real()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	settle(t, []*running{n})
+	late.Store(true)
 	if _, token, _, err := n.Lock(t.Context(), "late", time.Second); !isUnavailable(err) {
 		t.Errorf("token %d, %v; want unavailable", token, err)
 	}

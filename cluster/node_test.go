@@ -25,9 +25,13 @@ func TestThreeFreshNodesFormOneCluster(t *testing.T) {
 	t.Parallel()
 	mark := &testMark{}
 	nodes := form(t, 3, mark)
+	owner, epoch, err := mark.Owner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range nodes {
 		s := n.Status(t.Context())
-		if s.ClusterID == "" || s.ClusterID != mark.owner || s.Epoch != mark.epoch || s.FailureTolerance != 1 || len(s.Members) != 3 || s.Phase != "" {
+		if s.ClusterID == "" || s.ClusterID != owner || s.Epoch != epoch || s.FailureTolerance != 1 || len(s.Members) != 3 || s.Phase != "" {
 			t.Errorf("node %s: %+v", n.id, s)
 		}
 		for _, m := range s.Members {

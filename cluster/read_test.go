@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
 	"github.com/pontoon-registry/pontoon/cluster/transport"
@@ -182,6 +184,7 @@ func TestNoReadGoesBackBehindAnother(t *testing.T) {
 	eventually(t, "ready", func() error { return n.Ready(t.Context()) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	roundTrip(t, n, n, "early:1") // the origin is known from here on
 	held.Lock()
 	release := sync.OnceFunc(held.Unlock)
 	before := n.raft().LastIndex()
@@ -190,10 +193,13 @@ func TestNoReadGoesBackBehindAnother(t *testing.T) {
 	defer write.Wait()
 	defer release()
 	eventually(t, "the write to be committed", func() error {
-		if n.raft().CommitIndex() <= before {
-			return errors.New("not yet")
+		for i := before + 1; i <= n.raft().CommitIndex(); i++ { // the node's own commands are among them
+			var entry raft.Log
+			if err := n.logs.GetLog(i, &entry); err == nil && bytes.Contains(entry.Data, []byte("late")) {
+				return nil
+			}
 		}
-		return nil
+		return errors.New("not yet")
 	})
 	at, err := n.readIndex()
 	if err != nil || at.index <= before || at.index > n.raft().CommitIndex() || at.index <= n.applied() {

@@ -35,7 +35,17 @@ func upgraded(t testing.TB, n *running, join *running, change func(*Config)) *ru
 	cfg.oldest, cfg.newest, cfg.Dial, cfg.Join = 0, 0, nil, []string{gossip}
 	cfg.upgradeAfter = 10 * time.Millisecond
 	change(&cfg)
-	return start(t, cfg)
+	again := start(t, cfg)
+	// It has moved. Were the next one to move before the cluster knows, neither would find the other.
+	eventually(t, "the address book has it where it is", func() error {
+		for _, m := range join.nodes() {
+			if m.GetId() == again.id && m.GetAddress() == again.advertise {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	return again
 }
 
 func versionIs(t testing.TB, nodes []*running, want uint32) {
