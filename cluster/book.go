@@ -100,25 +100,37 @@ func (n *Node) tellGossip() {
 	}
 }
 
-// announce keeps this node's own entry in the address book as it is now, once
-// the node can write.
+// ownEvery is how often a node looks whether its own entry in the address book is right yet.
+const ownEvery = 15 * time.Second
+
+// announce keeps this node's own entry in the address book as it is now, once the node can write: also where somebody
+// else wrote it, as a copy of the directory does that runs while this node is paused.
 func (n *Node) announce(ctx context.Context) error {
-	for {
-		done, err := n.announceOnce(ctx)
-		if err != nil && ctx.Err() == nil {
-			n.log.Debug("the address book does not have this node yet", "error", err)
+	name, every := n.self().GetName(), formEvery
+	for known := false; ; {
+		if !known || n.configured(n.id) { // who was removed does not come back this way
+			self := n.self()
+			self.Name = name
+			done, err := n.announceOnce(ctx, self)
+			if err != nil && ctx.Err() == nil {
+				n.log.Debug("the address book does not have this node yet", "error", err)
+			}
+			name, known, every = self.GetName(), known || done, formEvery
+			if done {
+				every = ownEvery
+			}
 		}
-		if done || !n.lookAgain(ctx) {
+		if !n.lookAgain(ctx, every) {
 			return nil
 		}
 	}
 }
 
-func (n *Node) announceOnce(ctx context.Context) (bool, error) {
+// announceOnce is done when the entry is self. Where the name is taken, self keeps the one that the book has.
+func (n *Node) announceOnce(ctx context.Context, self *metav1.Node) (bool, error) {
 	if err := n.catchUp(ctx, n.cfg.Hold, 0); err != nil {
 		return false, err
 	}
-	self := n.self()
 	for _, m := range n.nodes() {
 		if m.GetId() == n.id && m.GetName() != self.GetName() {
 			// A name is a place (pilot.superseded): who takes one that is held has its holder removed at its next restart.

@@ -41,7 +41,7 @@ func (n *Node) belong(ctx context.Context) error {
 		} else if err != nil {
 			n.waitingFor(err.Error())
 		}
-		if !n.lookAgain(ctx) {
+		if !n.lookAgain(ctx, formEvery) {
 			return nil
 		}
 	}
@@ -58,8 +58,8 @@ func (n *Node) waitingFor(what string) {
 	}
 }
 
-func (n *Node) lookAgain(ctx context.Context) bool {
-	t := time.NewTimer(n.cfg.brisk(formEvery))
+func (n *Node) lookAgain(ctx context.Context, every time.Duration) bool {
+	t := time.NewTimer(n.cfg.brisk(every))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -12,6 +12,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
 // lines is a log that tests read.
@@ -112,6 +116,30 @@ func TestStrangersInGossipChangeNothing(t *testing.T) {
 	if more := said.count() - before; more > 10 {
 		t.Errorf("%d lines in the log, the last: %s", more, said.all[len(said.all)-1])
 	}
+}
+
+// TestANodePutsItsOwnEntryRight, which a copy of its directory wrote that ran while it was paused.
+func TestANodePutsItsOwnEntryRight(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t)
+	own := nodes[1].self()
+	is := func(want *metav1.Node) func() error {
+		return func() error {
+			for _, m := range nodes[0].nodes() {
+				if m.GetId() == own.GetId() && proto.Equal(m, want) {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		}
+	}
+	eventually(t, "the address book has it as it is", is(own)) // or it would be written again and again
+	copied := proto.CloneOf(own)
+	copied.Name, copied.Address, copied.BootId = "a-copy", "127.0.0.1:1", "another"
+	if _, err := nodes[0].Propose(t.Context(), nodes[0].systemCommand(&metav1.Command{Kind: &metav1.Command_PutNode{PutNode: &metav1.PutNode{Node: copied}}})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the address book has it as it is again", is(own))
 }
 
 // TestTheYoungerOfTwoCopiesEnds: the copy was cut off when it started, and then was not.
