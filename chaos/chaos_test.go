@@ -73,6 +73,7 @@ type chaos struct {
 	shelf   *shelf
 	ctx     context.Context // of the guests
 	stop    context.CancelFunc
+	giveUp  context.CancelFunc // of who deletes what the guests wrote
 	group   sync.WaitGroup
 	sweeps  sync.WaitGroup
 	during  time.Duration
@@ -180,10 +181,11 @@ func (r *chaos) begin() {
 	r.group.Go(func() { r.gc.run(r.ctx) })
 	r.group.Go(func() { r.seasons.turn(r.ctx) })
 	r.sweeps.Go(r.seasons.judge)
+	// Longer than the run: what was written is deleted when everything works again.
+	ctx, giveUp := context.WithTimeout(context.Background(), r.during+20*time.Minute)
+	r.giveUp = giveUp
 	r.sweeps.Go(func() {
-		// Longer than the run: what was written is deleted when everything works again.
-		ctx, cancel := context.WithTimeout(context.Background(), r.during+20*time.Minute)
-		defer cancel()
+		defer giveUp()
 		r.seasons.sweep(ctx)
 	})
 	pause(r.ctx, calmTime)
@@ -311,6 +313,9 @@ func (r *chaos) end() {
 
 // close judges, and tells what was found, on every end of the test.
 func (r *chaos) close() {
+	if r.giveUp != nil && r.took == 0 { // it failed on its way: the processes that came last have ended already, nothing answers
+		r.giveUp()
+	}
 	r.end()
 	if r.took == 0 {
 		r.took = time.Since(r.began)
