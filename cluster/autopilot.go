@@ -151,6 +151,11 @@ func (n *Node) healthOf(ctx context.Context, id string) (*clusterv1.HealthRespon
 	if err != nil {
 		return nil, err
 	}
+	return healthBy(ctx, peer)
+}
+
+// healthBy is what a member of this release, or of the previous one, says of itself.
+func healthBy(ctx context.Context, peer clusterv1.NodeServiceClient) (*clusterv1.HealthResponse, error) {
 	h, err := peer.Health(ctx, &clusterv1.HealthRequest{})
 	if status.Code(err) != codes.Unimplemented {
 		return h, err
