@@ -71,7 +71,7 @@ func TestWhatWasAcknowledgedStaysAndWhatWasUnavailableNeverHappens(t *testing.T)
 			cfg.Dial = wires.dialer(own)
 			_, g := nodes[(i+1)%3].Addresses()
 			cfg.Join, cfg.Expect = []string{g}, 3
-			r, err := startWith(t, cfg, func(n *Node) { *own = n.advertise })
+			r, err := startWith(t, cfg, func(n *Node) { wires.name(own, n.advertise) })
 			if err != nil {
 				t.Fatal(err)
 			}

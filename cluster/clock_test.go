@@ -21,7 +21,7 @@ func TestTheClockOfAnIdleClusterGoesOn(t *testing.T) {
 		defer v.Close()
 		return time.Duration(v.ClusterTime())
 	}
-	began, at := clock(), time.Now()
+	at, began := time.Now(), clock()
 	eventually(t, "the clock of the view moves without a write", func() error {
 		if passed := clock() - began; passed < 2*time.Second {
 			return fmt.Errorf("by %v in %v", passed, time.Since(at))

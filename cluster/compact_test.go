@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,7 +195,9 @@ func TestAFailedDeletionEndsTheNodeAndTheNextStartGoesOn(t *testing.T) {
 	}
 	eventually(t, "it is ready", func() error { return one.Ready(t.Context()) })
 	count := fill(t, one, (deleteEntries*2+200)*4200)
+	seam.mu.Lock()
 	seam.failAt = 2
+	seam.mu.Unlock()
 	r := one.raft()
 	c := r.ReloadableConfig()
 	c.TrailingLogs = 10
@@ -356,8 +359,9 @@ func TestTheSizeOfTheLogIsKnown(t *testing.T) {
 
 // TestWritesGoOnWhileTheLogIsCompacted: a write waits for one step, not for all.
 func TestWritesGoOnWhileTheLogIsCompacted(t *testing.T) {
-	mem := raft.NewInmemStore()
-	logs := newLogStore(slowDeletes{memoryStore{mem}}, func(err error) { t.Error(err) })
+	const steps = 7
+	disk := &slowDeletes{memoryStore: memoryStore{raft.NewInmemStore()}}
+	logs := newLogStore(disk, func(err error) { t.Error(err) })
 	for i := uint64(1); i <= deleteEntries*8; i++ {
 		if err := logs.StoreLog(&raft.Log{Index: i, Term: 1}); err != nil {
 			t.Fatal(err)
@@ -367,27 +371,41 @@ func TestWritesGoOnWhileTheLogIsCompacted(t *testing.T) {
 	var deleting sync.WaitGroup
 	deleting.Go(func() {
 		defer cancel()
-		if err := logs.DeleteRange(1, deleteEntries*7); err != nil {
+		if err := logs.DeleteRange(1, deleteEntries*steps); err != nil {
 			t.Error(err)
 		}
 	})
-	written := uint64(0)
-	for ctx.Err() == nil {
-		if err := logs.StoreLog(&raft.Log{Index: deleteEntries*8 + 1 + written, Term: 1}); err != nil {
-			t.Fatal(err)
+	between := 0
+	for index := uint64(deleteEntries*8 + 1); ctx.Err() == nil; index++ {
+		disk.writing.Store(true)
+		if err := logs.StoreLog(&raft.Log{Index: index, Term: 1}); err != nil {
+			t.Error(err)
+			break
 		}
-		written++
+		disk.writing.Store(false)
+		if done := disk.steps.Load(); done > 0 && done < steps {
+			between++
+		}
 	}
 	deleting.Wait()
-	if written < 5 { // 7 steps
-		t.Errorf("%d writes were done during the compaction", written)
+	if got := disk.steps.Load(); between == 0 || got != steps {
+		t.Errorf("%d writes were done between the %d steps of the compaction", between, got)
 	}
 }
 
-type slowDeletes struct{ memoryStore }
+// slowDeletes does no step of a deletion before somebody wants to write, and then takes its time.
+type slowDeletes struct {
+	memoryStore
+	writing atomic.Bool
+	steps   atomic.Int64
+}
 
-func (s slowDeletes) DeleteRange(low, high uint64) error {
-	<-time.After(10 * time.Millisecond)
+func (s *slowDeletes) DeleteRange(low, high uint64) error {
+	for end := time.Now().Add(10 * time.Second); !s.writing.Load() && time.Now().Before(end); {
+		<-time.After(time.Millisecond)
+	}
+	<-time.After(10 * time.Millisecond) // until he waits
+	defer s.steps.Add(1)
 	return s.memoryStore.DeleteRange(low, high)
 }
 

@@ -44,6 +44,7 @@ func hanging(t *testing.T) (nodes []*running, logs map[string]*hangingLog, abort
 	byIndex := make([]*hangingLog, 3)
 	ends := make([]chan error, 3)
 	nodes, _ = formWith(t, 3, &testMark{}, func(i int, c *Config) {
+		patiently(i, c)
 		c.LogDisk = func(l LogDisk) LogDisk {
 			byIndex[i] = &hangingLog{LogDisk: l, goOn: make(chan struct{})}
 			return byIndex[i]

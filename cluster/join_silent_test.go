@@ -12,7 +12,7 @@ func TestAMemberThatDoesNotAnswerKeepsNobodyFromJoining(t *testing.T) {
 	_, gossip := leader.Addresses()
 	own := new(string)
 	cfg.Join, cfg.Expect, cfg.Dial = []string{gossip}, 3, wires.dialer(own)
-	late, err := startWith(t, cfg, func(n *Node) { *own = n.advertise })
+	late, err := startWith(t, cfg, func(n *Node) { wires.name(own, n.advertise) })
 	if err != nil {
 		t.Fatal(err)
 	}

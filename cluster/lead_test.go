@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ func TestADutyRunsWhereTheLeaderIsAndEndsWithIt(t *testing.T) {
 	var tooMany atomic.Bool
 	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(n *Node) {
 		n.Lead(Duty{Name: "test", Run: func(ctx context.Context, l Leadership) error {
+			starts.Add(1) // before it runs: who sees it run must see that it began
 			if running.Add(1) > 1 {
 				tooMany.Store(true)
 			}
@@ -24,7 +26,6 @@ func TestADutyRunsWhereTheLeaderIsAndEndsWithIt(t *testing.T) {
 			if system, err := n.System(); err != nil || system.GetTerm() != l.Term {
 				t.Errorf("the duty of term %d began in a state of term %d, %v", l.Term, system.GetTerm(), err)
 			}
-			starts.Add(1)
 			<-ctx.Done()
 			return nil
 		}})
@@ -102,20 +103,33 @@ func TestALockIsRenewedAndDiesWithoutAQuorum(t *testing.T) {
 	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
 	ttl := time.Second
-	began := time.Now()
-	held, token, release, err := followers[0].Lock(t.Context(), "l", ttl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-time.After(ttl + ttl/2) // the claim is about this very time
-	if held.Err() != nil {
-		t.Fatalf("not renewed: the context ended after %v: %v", time.Since(began), context.Cause(held))
-	}
-	cut := time.Now()
+	var held context.Context
+	var token uint64
+	var release func() error
+	inSomeTry(t, "a lock is renewed", func() (err error) { // a busy machine may be later than the lock lasts
+		began := time.Now()
+		if held, token, release, err = followers[0].Lock(t.Context(), "l", ttl); err != nil {
+			return err
+		}
+		<-time.After(ttl + ttl/2) // the claim is about this very time
+		if held.Err() != nil {
+			_ = release() // it has gone by itself, perhaps
+			return fmt.Errorf("the context ended after %v: %w", time.Since(began), context.Cause(held))
+		}
+		return nil
+	})
 	wires.isolate(followers[0].advertise)
-	<-held.Done()
-	if late := time.Since(cut); late > ttl+100*time.Millisecond || !errors.Is(context.Cause(held), ErrLockLost) {
-		t.Errorf("ended %v after the cut, because of %v", late, context.Cause(held))
+	late := time.After(ttl + 100*time.Millisecond) // by the same clock: whatever holds up the one holds up the other
+	select {
+	case <-held.Done():
+	case <-late:
+		if held.Err() == nil {
+			t.Error("the context lives on after the lock")
+		}
+		<-held.Done()
+	}
+	if !errors.Is(context.Cause(held), ErrLockLost) {
+		t.Errorf("it ended because of %v", context.Cause(held))
 	}
 	_ = release() // cannot reach anybody; the lock goes by itself
 	eventually(t, "somebody else gets it with a higher token", func() error {

@@ -112,8 +112,8 @@ func TestFreshNodesFormExactlyOneCluster(t *testing.T) {
 	}
 }
 
-// replacing makes the dead lose their votes soon.
-func replacing(_ int, c *Config) { c.DeadReplace = time.Second }
+// replacing makes the dead lose their votes soon; who is only slow on a busy machine is not dead.
+func replacing(_ int, c *Config) { c.DeadReplace = 4 * time.Second }
 
 func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
 	t.Parallel()
@@ -139,7 +139,7 @@ func TestADeadVoterIsReplacedByWhoStandsByAndMayComeBack(t *testing.T) {
 
 func TestANodeThatIsSilentForLongIsForgottenAndSaysSoWhenItComesBack(t *testing.T) {
 	t.Parallel()
-	forgetting := func(_ int, c *Config) { c.DeadReplace, c.DeadForget = time.Second, 2*time.Second }
+	forgetting := func(_ int, c *Config) { c.DeadReplace, c.DeadForget = 4*time.Second, 5*time.Second }
 	nodes, _ := formWith(t, 3, &testMark{}, forgetting, func(*Node) {})
 	spare := newcomer(t, nodes[0], func(c *Config) { forgetting(0, c) })
 	crewed(t, nodes, []*running{spare})
@@ -318,18 +318,24 @@ func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
 func TestALeaderThatIsCutOffTellsNobodyThatItWasRemoved(t *testing.T) {
 	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.TimeScale = 4 }, func(*Node) {}) // a lease of a second
-	leader, _ := leaderOf(t, nodes)
-	if !leader.membership(t.Context(), "stranger").GetRemoved() {
-		t.Error("a leader that leads does not say that a stranger is no member")
-	}
-	wires.isolate(leader.advertise)
-	if _, leads := leader.leads(); !leads {
-		t.Fatal("the leader has stepped down: the test shows nothing")
-	}
-	if leader.membership(t.Context(), "stranger").GetRemoved() {
-		t.Error("a leader that was cut off ends a membership that it may not know of")
-	}
-	wires.heal()
+	eventually(t, "a leader that leads says that a stranger is no member", func() error {
+		if leader, _ := leaderOf(t, nodes); !leader.membership(t.Context(), "stranger").GetRemoved() {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	inSomeTry(t, "one that was cut off is asked within its lease", func() error { // a busy machine may be slower than that
+		leader, _ := leaderOf(t, nodes)
+		wires.isolate(leader.advertise)
+		defer wires.heal()
+		if _, leads := leader.leads(); !leads {
+			return errors.New("it has stepped down")
+		}
+		if leader.membership(t.Context(), "stranger").GetRemoved() {
+			t.Error("a leader that was cut off ends a membership that it may not know of")
+		}
+		return nil
+	})
 	settle(t, nodes)
 }
 
@@ -500,7 +506,7 @@ func TestAChangeOfMembersIsNotInterruptedByALostAnswer(t *testing.T) {
 	if _, err := followers[0].Remove(t.Context(), followers[1].id, true, false, operator()); meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
 		t.Errorf("again: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := followers[0].Leave(ctx, true, operator()); err != nil {
 		t.Error(err)

@@ -140,6 +140,7 @@ func formOperated(t *testing.T) (nodes []*running, root, ca *testCA, dirs []stri
 	root = newTestCA(t, "root", nil)
 	ca = newTestCA(t, "between", root)
 	nodes, _ = formWith(t, 3, &testMark{}, func(i int, c *Config) {
+		patiently(i, c)
 		dirs = append(dirs, t.TempDir())
 		ca.issue(dirs[i], fmt.Sprintf("pontoon-%d.example.com", i))
 		root.trust(dirs[i])

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -65,8 +66,11 @@ func TestACopyOfACommandHasNoEffectOnceItsOriginWasForgotten(t *testing.T) {
 }
 
 func TestRegisteringKeepsNobodyWaitingBeyondHisOwnTime(t *testing.T) {
-	t.Parallel()
-	// A leader that takes commands and never answers.
+	synctest.Test(t, registerWithAStuckLeader)
+}
+
+// registerWithAStuckLeader, which takes commands and never answers.
+func registerWithAStuckLeader(t *testing.T) {
 	asked := make(chan struct{}, 100)
 	stuck := fakeProposer(t, func(ctx context.Context) (*clusterv1.ProposeResponse, error) {
 		asked <- struct{}{}
@@ -80,10 +84,10 @@ func TestRegisteringKeepsNobodyWaitingBeyondHisOwnTime(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	_, err := stuck.propose(ctx, putNode("x", "b:1"))
-	if took := time.Since(began); took > time.Second || !isUnavailable(err) {
+	if took := time.Since(began); took > 20*time.Millisecond || !isUnavailable(err) {
 		t.Errorf("a caller with 10 ms waited %v for %v", took, err)
 	}
-	if err := <-first; !isUnavailable(err) || time.Since(began) > 10*time.Second {
+	if err := <-first; !isUnavailable(err) || time.Since(began) > stuck.hold+time.Second {
 		t.Errorf("the first caller waited %v for %v, want unavailable", time.Since(began), err)
 	}
 }
@@ -121,11 +125,11 @@ func TestAWriteThatNeverLeftTheNodeIsUnavailableAndNotUnknown(t *testing.T) {
 	roundTrip(t, cutOff, cutOff, "x:1")
 	wires.isolate(cutOff.advertise)
 	for range 5 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		began := time.Now()
 		_, err := cutOff.Propose(ctx, putNode("x", "y:1"))
 		cancel()
-		if took := time.Since(began); !isUnavailable(err) || took > 5*time.Second {
+		if took := time.Since(began); !isUnavailable(err) || took > 30*time.Second {
 			t.Fatalf("after %v: %v, want unavailable after half a second", took, err)
 		}
 	}

@@ -114,6 +114,8 @@ func TestStrangersInGossipChangeNothing(t *testing.T) {
 		t.Errorf("peers are %v", p)
 	}
 	if more := said.count() - before; more > 10 {
+		said.mu.Lock()
+		defer said.mu.Unlock()
 		t.Errorf("%d lines in the log, the last: %s", more, said.all[len(said.all)-1])
 	}
 }
@@ -149,7 +151,7 @@ func TestTheYoungerOfTwoCopiesEnds(t *testing.T) {
 	_, followers := leaderOf(t, nodes)
 	original := followers[0]
 	dir := filepath.Join(t.TempDir(), "data")
-	if err := os.CopyFS(dir, os.DirFS(dataOf(original))); err != nil {
+	if err := copyLive(dataOf(original), dir); err != nil {
 		t.Fatal(err)
 	}
 	wires := newNetwork()

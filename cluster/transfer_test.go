@@ -100,7 +100,7 @@ func TestStepDownWaitsForWhoeverWillLead(t *testing.T) {
 		})
 	}
 	ending := followers[0]
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := ending.StepDown(ctx); err != nil {
 		t.Fatal(err)
