@@ -13,7 +13,7 @@ import (
 
 // TestPushesOverHTTP2 repeats what depends on deadlines and interruption where they work differently.
 func TestPushesOverHTTP2(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.IdleTimeout = 200 * time.Millisecond })
+	r := newRig(t, func(c *Config) { c.IdleTimeout = 500 * time.Millisecond })
 	s := httptest.NewUnstartedServer(r.handler)
 	s.EnableHTTP2 = true
 	s.StartTLS()
@@ -78,8 +78,8 @@ func (w *blockingWriter) Write(p []byte) (int, error) {
 // reads ends the body for good.
 func TestABodyIsNotStalledWhileTheStoreBlocks(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		r := newRig(t, func(c *Config) { c.IdleTimeout = 200 * time.Millisecond })
-		r.store.Store = &blocking{r.store.Store, time.Second}
+		r := newRig(t, func(c *Config) { c.IdleTimeout = 500 * time.Millisecond })
+		r.store.Store = &blocking{r.store.Store, 2 * time.Second}
 		if http2 {
 			s := httptest.NewUnstartedServer(r.handler)
 			s.EnableHTTP2 = true

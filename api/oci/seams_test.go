@@ -38,7 +38,7 @@ func (r *rig) revisionOf(loc string) (revision uint64) {
 // revisedFrom waits until the upload has another revision than before.
 func (r *rig) revisedFrom(loc string, before uint64) uint64 {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		if now := r.revisionOf(loc); now != before {
 			return now
 		}
@@ -150,7 +150,7 @@ func TestAPutWhoseCommitDidNotArriveIsRepeatedAsItWas(t *testing.T) {
 // idle waits until nobody writes the upload on the first node.
 func (r *rig) idle(loc string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		r.handler.writers.mu.Lock()
 		n := len(r.handler.writers.active)
 		r.handler.writers.mu.Unlock()

@@ -257,8 +257,8 @@ func TestASlowHandlerIsNotTakenForASilentPeer(t *testing.T) {
 		}
 	})
 	startNode(t, b, "node-b")
-	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	for range 2 { // each for long enough that the peer's own ping comes in, on a busy machine too
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		refused(t, a.ask(ctx, "node-b", "hang"), codes.DeadlineExceeded)
 		cancel()
 	}

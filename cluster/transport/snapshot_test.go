@@ -115,11 +115,11 @@ func (s *trickle) Read(p []byte) (int, error) {
 func TestASnapshotIsEndedByLackOfProgressOnly(t *testing.T) {
 	b := newBook()
 	var got []byte
-	short := func(c *Config) { c.SnapshotTimeout = 300 * time.Millisecond }
+	short := func(c *Config) { c.SnapshotTimeout = time.Second }
 	a := startNode(t, b, "node-a", short)
 	startNode(t, b, "node-b", short, installer(&got))
-	// Slow, but never still: four times the timeout in all.
-	slow := io.LimitReader(&trickle{n: 12, every: 100 * time.Millisecond}, 12*frameSize)
+	// Slow, but never still: twice the timeout in all.
+	slow := io.LimitReader(&trickle{n: 12, every: 170 * time.Millisecond}, 12*frameSize)
 	must(t, a.Raft().Instance().InstallSnapshot("node-b", "node-b", snapshotRequest(12*frameSize), new(raft.InstallSnapshotResponse), slow))
 	if len(got) != 12*frameSize {
 		t.Errorf("%d bytes came", len(got))
@@ -130,7 +130,7 @@ func TestASnapshotIsEndedByLackOfProgressOnly(t *testing.T) {
 	go func() {
 		done <- a.Raft().Instance().InstallSnapshot("node-b", "node-b", snapshotRequest(2*frameSize), new(raft.InstallSnapshotResponse), &trickle{n: 1, hang: hang})
 	}()
-	<-time.After(600 * time.Millisecond)
+	<-time.After(2 * time.Second)
 	close(hang)
 	if err := <-done; err == nil {
 		t.Error("it was taken")

@@ -61,7 +61,7 @@ func (s *serving) end(t *testing.T) error {
 	case err := <-s.done:
 		s.done <- err
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("serve does not end:\n%s", s.err.String())
 		return nil
 	}
@@ -84,7 +84,7 @@ func serveWith(t *testing.T, dir, config string) *serving {
 			t.Errorf("serve: %v\n%s", err, s.err.String())
 		}
 	})
-	if _, err := s.verb(t.Context(), "status", "--wait", "30s"); err != nil {
+	if _, err := s.verb(t.Context(), "status", "--wait", "1m"); err != nil {
 		t.Fatalf("status: %v\n%s", err, s.err.String())
 	}
 	return s
