@@ -171,9 +171,13 @@ func (w *network) loseANode() {
 func (w *network) moveANode() {
 	w.t.Helper()
 	n := w.d.nodes[1]
+	was := n.peer
 	n.proc.kill()
 	w.s.readdress(n.name, 31)
 	w.configure()
+	if n.peer == was {
+		w.t.Fatalf("%s is where it was, at %s: this shows nothing", n.name, was)
+	}
 	n.start()
 	w.pledges.reach(w.d.nodes...)
 	w.whole()
@@ -185,6 +189,7 @@ func (w *network) swapTwoNodes() {
 	w.t.Helper()
 	a := w.d.leader(10 * time.Second)
 	b := w.d.others(a)[0]
+	ofA, ofB := a.peer, b.peer
 	a.proc.kill()
 	b.proc.kill()
 	last := func(n *node) int {
@@ -194,11 +199,14 @@ func (w *network) swapTwoNodes() {
 		}
 		return i
 	}
-	ofA, ofB := last(a), last(b)
+	lastA, lastB := last(a), last(b)
 	w.s.readdress(a.name, 99) // two of one address would hear of each other
-	w.s.readdress(b.name, ofA)
-	w.s.readdress(a.name, ofB)
+	w.s.readdress(b.name, lastA)
+	w.s.readdress(a.name, lastB)
 	w.swapPorts(a, b)
+	if a.peer != ofB || b.peer != ofA {
+		w.t.Fatalf("%s is at %s and %s at %s, not where the other was, at %s and %s: this shows nothing", a.name, a.peer, b.name, b.peer, ofB, ofA)
+	}
 	a.start()
 	b.start()
 	w.pledges.reach(w.d.nodes...)
