@@ -138,9 +138,7 @@ func fill(t testing.TB, n *running, bytes int) (count int) {
 	for written := 0; written < bytes; count++ {
 		c := putNode(fmt.Sprintf("filler-%d", count%50), strings.Repeat("x", 200)+":1")
 		c.Envelope.RequestId = strings.Repeat("r", 4000)
-		if _, err := n.Propose(t.Context(), c); err != nil {
-			t.Fatalf("write %d: %v", count, err)
-		}
+		mustWrite(t, n, c)
 		written += 4200
 	}
 	return count

@@ -62,9 +62,7 @@ func TestAFollowerThatMissedMoreThanTheLogHoldsConverges(t *testing.T) {
 	back := start(t, cfg)
 	eventually(t, "it is ready", func() error { return back.Ready(t.Context()) })
 	same(t, leader, rest, back)
-	if _, err := back.Propose(t.Context(), putNode("after", "the.install:1")); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, back, putNode("after", "the.install:1"))
 	same(t, leader, rest, back)
 	if got := standingOf(t, back.Node); got.first > got.witness+1 {
 		t.Errorf("got %+v", got)

@@ -71,7 +71,6 @@ func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
 	// Somebody must write for a hung disk to be noticed. This copy may be retried elsewhere, or stay unknown.
 	var writes sync.WaitGroup
 	writes.Go(func() { _, _ = leader.Propose(stuck, putNode("hung", "a:1")) })
-	began := time.Now()
 	eventually(t, "others elect", func() error {
 		for _, f := range followers {
 			if f.opened.Load() != nil {
@@ -80,8 +79,8 @@ func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
 		}
 		return errors.New("not yet")
 	})
-	if took := time.Since(began); took > 9*time.Second {
-		t.Errorf("the others elected after %v", took)
+	if len(aborted[leader.id]) > 0 {
+		t.Error("the others elected only after the process had ended")
 	}
 	for i, f := range followers {
 		if _, err := f.Propose(t.Context(), putNode(fmt.Sprintf("after-%d", i), "a:1")); err != nil {
@@ -102,7 +101,7 @@ func TestAHungDiskOfTheLeaderDoesNotHangTheCluster(t *testing.T) {
 		if !strings.Contains(err.Error(), "hangs: to store") || !strings.Contains(err.Error(), "start it again") {
 			t.Errorf("the process ended with %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the process with the hung disk does not end")
 	}
 	release()
@@ -124,7 +123,7 @@ func TestAHungDiskOfAFollowerFailsNoRequest(t *testing.T) {
 		if !strings.Contains(err.Error(), "the disk under "+hung.Node.cfg.DataDir+" hangs") {
 			t.Errorf("the process ended with %v", err)
 		}
-	case <-time.After(40 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the process with the hung disk does not end")
 	}
 	stop()

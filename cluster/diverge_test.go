@@ -169,9 +169,7 @@ func TestANodeWithADamagedStateHealsItself(t *testing.T) {
 			eventually(t, "it is ready", func() error { return odd.Ready(t.Context()) })
 			if leads {
 				// It has applied something before it leads: else its clock, which is what is wrong, becomes everybody's, and all agree.
-				if _, err := odd.Propose(t.Context(), putNode("before", "leading:1")); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, odd, putNode("before", "leading:1"))
 				eventually(t, "the odd one leads", func() error {
 					if odd.opened.Load() != nil {
 						return nil
@@ -198,9 +196,7 @@ func TestANodeWithADamagedStateHealsItself(t *testing.T) {
 			if firstBefore != 1 || firstAfter != 1 {
 				t.Errorf("its log began at %d before, at %d after: it forgot what it had acknowledged", firstBefore, firstAfter)
 			}
-			if _, err := odd.Propose(t.Context(), putNode("after", "healing:1")); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, odd, putNode("after", "healing:1"))
 			same(t, leader, rest, odd)
 			for _, index := range odd.state.NotedIndexes(1) {
 				a, _ := odd.state.HashAt(index)

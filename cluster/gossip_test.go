@@ -60,7 +60,7 @@ func startGossip(t *testing.T, cfg gossipConfig, join func() []string) *gossiper
 // until waits for a change after which the peers are as wanted.
 func (g *gossiper) until(what string, ok func([]Peer) bool) {
 	g.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	for !ok(g.Peers()) {
 		select {
 		case <-g.Changed():

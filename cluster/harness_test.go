@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
@@ -169,7 +170,7 @@ func (r *running) halt(t testing.TB) {
 	r.stop()
 	select {
 	case <-r.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("node %s does not end", r.id)
 	}
 	if r.cfg.DataDir == "" {
@@ -296,6 +297,21 @@ func leaderOf(t testing.TB, nodes []*running) (leader *running, followers []*run
 		return nil
 	})
 	return leader, followers
+}
+
+// mustWrite commits a command that may be committed twice: where the leader is lost, which a busy machine may do to it, again.
+// That requests do not fail is load's to show.
+func mustWrite(t testing.TB, n *running, c *metav1.Command) {
+	t.Helper()
+	eventually(t, "write on "+n.id, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := n.Propose(ctx, proto.CloneOf(c))
+		if k := meta.KindOf(err); err != nil && k != metav1.Kind_KIND_UNAVAILABLE && k != metav1.Kind_KIND_OUTCOME_UNKNOWN {
+			t.Fatalf("write on %s: %v", n.id, err)
+		}
+		return err
+	})
 }
 
 // putNode is a small write whose effect can be read back: the address book.

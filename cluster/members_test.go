@@ -276,7 +276,7 @@ func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
 	}
 	select {
 	case <-removed.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the removed node runs on")
 	}
 	if !errors.Is(removed.err, ErrDeparted) {
@@ -447,9 +447,7 @@ func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := leader.Propose(t.Context(), putNode("ghost", "a:1")); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, leader, putNode("ghost", "a:1"))
 	b := &bookkeeper{node: leader.Node, ghosts: map[string]time.Time{}}
 	if err := b.sweep(t.Context()); err != nil || len(b.ghosts) != 1 || len(leader.nodes()) != 4 {
 		t.Errorf("at first it waits: %v, %v", b.ghosts, err)

@@ -70,12 +70,14 @@ func TestOneNodeNeedsNoNetwork(t *testing.T) {
 // roundTrip writes on one node and reads on another.
 func roundTrip(t *testing.T, writer, reader *running, want string) {
 	t.Helper()
-	if _, err := writer.Propose(t.Context(), putNode("x", want)); err != nil {
-		t.Fatalf("write on %s: %v", writer.id, err)
-	}
-	if got, err := addressOf(t.Context(), reader, "x"); err != nil || got != want {
-		t.Fatalf("read on %s: %q, %v; want %q", reader.id, got, err, want)
-	}
+	mustWrite(t, writer, putNode("x", want))
+	eventually(t, "read on "+reader.id, func() error { // as mustWrite
+		got, err := addressOf(t.Context(), reader, "x")
+		if err == nil && got != want {
+			t.Fatalf("read on %s: %q; want %q", reader.id, got, want)
+		}
+		return err
+	})
 }
 
 func TestWhatOneNodeAcknowledgesEveryNodeReads(t *testing.T) {

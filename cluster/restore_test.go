@@ -25,12 +25,9 @@ func tagged(t testing.TB, n *running, tag string) meta.Digest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = n.Propose(t.Context(), simCommand(&metav1.Command{Kind: &metav1.Command_PutManifest{PutManifest: &metav1.PutManifest{
+	mustWrite(t, n, simCommand(&metav1.Command{Kind: &metav1.Command_PutManifest{PutManifest: &metav1.PutManifest{
 		Repository: "r", Digest: d.Bytes(), MediaType: meta.MediaTypeImage, Body: body, Size: int64(len(body)), Tags: []string{tag},
 	}}}))
-	if err != nil {
-		t.Fatal(err)
-	}
 	return d
 }
 

@@ -38,7 +38,7 @@ func TestANodeThatWaitsForSpaceSaysSoToEveryVerb(t *testing.T) {
 		return out.String() + errs.String() + fmt.Sprint(err), err
 	}
 	var out string
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(out, "disk full: "+dir); out, _ = verb("status") {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(out, "disk full: "+dir); out, _ = verb("status") {
 		select {
 		case err := <-done:
 			done <- nil
