@@ -37,7 +37,7 @@ func (b *bookkeeper) sweep(ctx context.Context) error {
 		if !known {
 			since = time.Now()
 		}
-		if time.Since(since) < b.node.cfg.brisk(ghostFor) {
+		if time.Since(since) < b.node.cfg.brisk(b.node.cfg.ghostFor) {
 			seen[id] = since
 			continue
 		}

@@ -155,6 +155,8 @@ type Config struct {
 	hurry float64
 	// stableFor is for how long a node must have been healthy before it votes, 10 s; tests shorten it.
 	stableFor time.Duration
+	// ghostFor is how long a row of the address book may be without a member, 1 min; tests, which write rows of nobody, lengthen it.
+	ghostFor time.Duration
 	// upgradeAfter is for how long all members must have understood a newer version, 1 min; tests shorten it.
 	upgradeAfter time.Duration
 	// oldest and newest are the command versions that the node claims to understand; tests play an older release.
@@ -218,6 +220,9 @@ func (c *Config) fillMembership() {
 	}
 	if c.stableFor == 0 {
 		c.stableFor = stableFor
+	}
+	if c.ghostFor == 0 {
+		c.ghostFor = ghostFor
 	}
 	if c.upgradeAfter == 0 {
 		c.upgradeAfter = upgradeAfter

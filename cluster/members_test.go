@@ -452,7 +452,7 @@ func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
 	if err := b.sweep(t.Context()); err != nil || len(b.ghosts) != 1 || len(leader.nodes()) != 4 {
 		t.Errorf("at first it waits: %v, %v", b.ghosts, err)
 	}
-	b.ghosts["ghost"] = time.Now().Add(-2 * ghostFor)
+	b.ghosts["ghost"] = time.Now().Add(-2 * leader.Node.cfg.ghostFor)
 	if err := b.sweep(t.Context()); err != nil {
 		t.Error(err)
 	}
