@@ -333,30 +333,30 @@ func (r *chaos) close() {
 		o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(r.watcher.facts()))
 		o.Findings = check.JoinFindings(o.Findings, []check.Finding{{Rule: "I13", Judged: r.watcher.asked}}) // broken ones are in Others
 	}
+	o.Findings = check.JoinFindings(o.Findings, r.c.observed())
 	o.Notes = []string{fmt.Sprintf("-chaos.seed=%d -chaos.duration=%v -chaos.faults=%s", r.nemesis.plan.seed, r.during, *chaosFaults),
 		r.shelf.count.String(), fmt.Sprintf("faults: %v; found nobody to harm: %v", r.nemesis.kinds, r.nemesis.missed)}
 	o.History = r.c.history.Flush()
 	r.history.Close()
 	r.tell(o)
-	if r.during < leastTime { // too short for every rule to come by
+	if o.Short = r.during < leastTime; o.Short { // for every rule to come by, and for a rate
 		o.Required = nil
 	}
-	verdict.Verdict = o.Verdict()
-	if r.during < leastTime { // and for a rate
-		verdict.Took = min(verdict.Took, time.Duration(verdict.Operations)*time.Second/check.MinRate)
-	}
 	if !r.ended {
-		verdict.Void = append(verdict.Void, "it did not end")
+		o.Void = append(o.Void, "it did not end")
 	}
+	if r.t.Failed() && len(o.Violations()) == 0 {
+		o.Void = append(o.Void, "the suite failed")
+	}
+	verdict.Verdict = o.Verdict()
 	if err := writeReport(o, r.a.dir); err != nil {
 		r.t.Error(err)
+		verdict.Void = append(verdict.Void, "the report could not be written")
 	}
 	for _, one := range o.Violations()[:min(30, len(o.Violations()))] {
 		r.t.Errorf("%v\n\t%s", one, strings.Join(one.Evidence, "\n\t"))
 	}
-	if r.t.Failed() && verdict.Violations == 0 {
-		verdict.Void = append(verdict.Void, "the suite failed")
-	} else if !verdict.Passed() {
+	if !verdict.Passed() {
 		r.t.Errorf("%v", verdict.Verdict)
 	}
 }
@@ -371,7 +371,7 @@ func writeReport(o *check.Outcomes, dir string) error {
 }
 
 // required are the rules that a run of minutes must have had something to judge by.
-var required = []string{"tags", "manifests", "locks", "I3", "I5", "I6 nodes", "I6 answers", "I8", "I11", "I13"}
+var required = []string{"tags", "manifests", "locks", "I1", "I2", "I3", "I4", "I5", "I6 nodes", "I6 answers", "I8", "I11", "I12", "I13"}
 
 // leastTime is how long a run is at least that can be void.
 const leastTime = time.Minute
@@ -453,6 +453,7 @@ func (r *chaos) pullAll(n *node, images []*shelved) {
 			defer from.client.CloseIdleConnections()
 			for i := p; i < len(images); i += parallel {
 				m := images[i]
+				r.c.looked("I1")
 				digest, err := from.image(context.Background(), m.repo, m.tag)
 				if err == nil && digest != m.digest {
 					err = fmt.Errorf("it is %s, pushed was %s", digest, m.digest)
@@ -494,6 +495,8 @@ func (r *chaos) bucketHolds(ctx context.Context, images []*shelved) {
 		r.t.Errorf("%d late requests did not arrive", r.a.s3.Pending())
 	}
 	began := time.Now()
+	r.c.looked("I4")
+	r.c.looked("I2")
 	var err error
 	if !r.within(2*time.Minute, func(context.Context) bool { return r.a.s3.Pending() == 0 }) { // writes that come late
 		r.t.Errorf("%d requests to the store are still under way", r.a.s3.Pending())
@@ -522,6 +525,10 @@ func (r *chaos) bandsHold() {
 		}
 		m := readMetrics(body)
 		for measure, most := range map[string]float64{"go_goroutines": 400, "process_open_fds": 300} {
+			if _, told := m[measure]; !told {
+				r.t.Errorf("%s does not tell %s", n.name, measure)
+			}
+			r.c.looked("I12")
 			if m[measure] > most {
 				r.c.violated("I12", "%s has %s %v at the end, with nobody there; at most %v are its own", n.name, measure, m[measure], most)
 			}

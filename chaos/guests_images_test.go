@@ -226,6 +226,9 @@ func (v *guest) deleteImage(ctx context.Context, s *shelf, m *shelved) {
 	if v.until(ctx, func() bool {
 		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: "image-delete", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 			request{method: http.MethodDelete, path: "/v2/" + m.repo + "/manifests/" + m.digest})
+		if first && (o.Status == http.StatusAccepted || o.Status == http.StatusNotFound) {
+			v.c.looked("I1")
+		}
 		if first && o.Status == http.StatusNotFound {
 			v.c.violated("I1", "deletion of %s:%s (%s) at %s: it is not there, its push was acknowledged: %.300s", m.repo, m.tag, m.digest, o.Node, o.Error)
 		}
@@ -258,6 +261,12 @@ func (v *guest) pullImage(ctx context.Context, s *shelf, m *shelved, reference s
 	if now, later := s.look(m); now != state || later != turn {
 		return
 	}
+	switch answered := o.Status == http.StatusOK || o.Status == http.StatusNotFound; {
+	case answered && state == here:
+		v.c.looked("I1")
+	case answered && state == away && m.once:
+		v.c.looked("I7")
+	}
 	switch {
 	case state == here && o.Status == http.StatusNotFound:
 		v.c.violated("I1", "%s:%s (%s) at %s: acknowledged %v before the request and not there: %.300s", m.repo, reference, m.digest, o.Node, time.Since(m.acked), o.Error)
@@ -277,6 +286,9 @@ func (v *guest) pullImage(ctx context.Context, s *shelf, m *shelved, reference s
 		v.explain(o, http.StatusOK, http.StatusNotFound)
 		if now, later := s.look(m); now != state || later != turn {
 			return
+		}
+		if o.Status == http.StatusOK || o.Status == http.StatusNotFound {
+			v.c.looked("I2")
 		}
 		switch {
 		case o.Status == http.StatusNotFound:

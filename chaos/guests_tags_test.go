@@ -205,6 +205,7 @@ func (v *guest) getTag(ctx context.Context, s *season, repo, tag string) {
 	if o.Outcome == check.Done && !o.Stale {
 		s.saw(repo, tag, o.Output)
 	}
+	v.c.looked("I7")
 	if o.Stale {
 		v.c.violated("I7", "%s:%s: a read by tag was answered with a warning that it may be old: %+v", repo, tag, o)
 	}

@@ -33,9 +33,10 @@ const requestTime = 12 * time.Second
 
 // findings are what is wrong for certain, by the rule that it breaks.
 type findings struct {
-	mu    sync.Mutex // guards what follows
-	first []check.Violation
-	count int
+	mu     sync.Mutex // guards what follows
+	first  []check.Violation
+	count  int
+	judged map[string]int // rule → how often it was looked at
 }
 
 // mostFindings bounds those that are kept.
@@ -48,6 +49,26 @@ func (f *findings) violated(rule, format string, args ...any) {
 	if f.count++; f.count <= mostFindings {
 		f.first = append(f.first, check.Violation{Rule: rule, Where: "at " + time.Now().Format("15:04:05.000"), Text: fmt.Sprintf(format, args...)})
 	}
+}
+
+// looked notes that a rule had something to judge, whatever came of it.
+func (f *findings) looked(rule string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.judged == nil {
+		f.judged = map[string]int{}
+	}
+	f.judged[rule]++
+}
+
+// observed are the rules that were looked at. What is broken of them is among the violations.
+func (f *findings) observed() (all []check.Finding) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for rule, n := range f.judged {
+		all = append(all, check.Finding{Rule: rule, Judged: n})
+	}
+	return all
 }
 
 // violations are those that were noted.

@@ -114,6 +114,18 @@ func TestTheVerdictIsOneLine(t *testing.T) {
 	}{
 		{func(*Outcomes) {}, "verdict: PASS seed=7 operations=500 (50/s) faults=1 violations=0"},
 		{func(o *Outcomes) { o.Samples = o.Samples[:499] }, `verdict: VOID seed=7 operations=499 (50/s) faults=1 violations=0 void="fewer than 50 operations a second"`},
+		{func(o *Outcomes) { o.Void = []string{"it did not end"} },
+			`verdict: VOID seed=7 operations=500 (50/s) faults=1 violations=0 void="it did not end"`},
+		{func(o *Outcomes) { o.Took, o.Short = time.Minute, true }, "verdict: PASS seed=7 operations=500 (8/s) faults=1 violations=0"},
+		{func(o *Outcomes) { o.Samples = nil },
+			`verdict: VOID seed=7 operations=0 (0/s) faults=1 violations=0 void="no operations"`},
+		{func(o *Outcomes) { o.Findings = append(o.Findings, Finding{Rule: "I9"}, Finding{Rule: "I10"}) },
+			`verdict: PASS seed=7 operations=500 (50/s) faults=1 violations=0 unobserved="I9, I10"`},
+		{func(o *Outcomes) {
+			o.Findings = append(o.Findings, Finding{Rule: "I9"})
+			o.Required = append(o.Required, "I9")
+		},
+			`verdict: VOID seed=7 operations=500 (50/s) faults=1 violations=0 void="I9 had nothing to judge"`},
 		{func(o *Outcomes) { o.Took = 0 }, `verdict: VOID seed=7 operations=500 (0/s) faults=1 violations=0 void="fewer than 50 operations a second"`},
 		{func(o *Outcomes) { o.Judgement = undecided }, `verdict: VOID seed=7 operations=500 (50/s) faults=1 violations=0 void="1 partitions of the history are not decided"`},
 		{func(o *Outcomes) { o.Judgement = nil }, `verdict: VOID seed=7 operations=500 (50/s) faults=1 violations=0 void="tags had nothing to judge"`},
@@ -129,8 +141,24 @@ func TestTheVerdictIsOneLine(t *testing.T) {
 		if got := fmt.Sprint(o.Verdict()); got != c.want {
 			t.Errorf("\n got %s\nwant %s", got, c.want)
 		}
+		if listed := len(o.Violations()); o.Verdict().Violations == 1 && listed != 1 {
+			t.Errorf("%d violations are listed", listed)
+		}
 		if o.Verdict().Passed() != (o.Verdict().Word() == "PASS") {
 			t.Error("the exit code is not the word's")
+		}
+	}
+}
+
+// TestAShortRunNeedsRequestsAndNoRate: what a change is tried with is over before its rate means anything.
+func TestAShortRunNeedsRequestsAndNoRate(t *testing.T) {
+	v := Verdict{Operations: 1, Took: time.Minute, Short: true}
+	if got := v.String(); got != "verdict: PASS seed=0 operations=1 (0/s) faults=0 violations=0" {
+		t.Error(got)
+	}
+	for _, void := range []Verdict{{Took: time.Minute, Short: true}, {Operations: 1, Took: time.Minute}, {Operations: 1, Short: true, Void: []string{"x"}}} {
+		if void.Word() != "VOID" {
+			t.Errorf("%+v: %s", void, void)
 		}
 	}
 }

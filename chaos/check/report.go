@@ -115,8 +115,11 @@ func share(failed, attempts int) string {
 	return fmt.Sprintf("%.2f %%", 100*float64(failed)/float64(attempts))
 }
 
-// joinViolations tells how many of a rule's violations are not listed.
+// joinViolations tells how many of a rule's violations are not listed. Of a rule that nothing was seen of it says nothing, not 0.
 func joinViolations(f Finding) string {
+	if f.Judged == 0 && f.Broken == 0 {
+		return ""
+	}
 	if f.Broken > len(f.Violations) {
 		return fmt.Sprintf("%d, of which %d are listed", f.Broken, len(f.Violations))
 	}

@@ -38,7 +38,9 @@ func example(requests int) *Outcomes {
 		o.Faults = append(o.Faults, Fault{[]string{"kill leader", "s3 503"}[i%2], "node<1>", at, at + 3*time.Second})
 	}
 	o.Judgement = CheckLinear(append(hard(60), func() Operation { o := get(0, 1, "b", "x</script>"); o.Repo = "q\"'<i>"; return o }()), 20*time.Millisecond)
-	o.Findings = CheckInvariants(good())
+	unseen := *good()
+	unseen.Effects = nil
+	o.Findings = CheckInvariants(&unseen)
 	o.Findings[0].broken("r@x", "a node <b> misses it")
 	o.Others = []Violation{{Rule: "panic", Where: "node1", Text: "it <em>panicked</em>", Evidence: []string{"goroutine 1 <running>"}}}
 	return o
@@ -60,7 +62,7 @@ func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 		"verdict: FAIL seed=42 operations=20000 (67/s) faults=10 violations=4", "2027-01-15 08:00:00 UTC",
 		"a note &lt;b&gt;", "a node &lt;b&gt; misses it", "it &lt;em&gt;panicked&lt;/em&gt;", "goroutine 1 &lt;running&gt;",
 		"not decided", "r:a", "kill leader node&lt;1&gt;: 0s to 3s", "s3 503", Calm, PullByDigest, `<path d="M`,
-		"Pauses of writes", "linearizable tags", "Histories that are not linearizable", "srcdoc=", "fits nowhere",
+		`<td>I9</td><td>each request has one effect</td><td class="n">not observed</td><td class="n"></td>`, "Pauses of writes", "linearizable tags", "Histories that are not linearizable", "srcdoc=", "fits nowhere",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report does not say %q", want)
@@ -93,6 +95,15 @@ func TestALongRunMakesAReportThatABrowserOpens(t *testing.T) {
 	}
 	if page.Len() > 3<<20 {
 		t.Errorf("the report has %d bytes", page.Len())
+	}
+}
+
+// TestTheReportSaysWhatTheLastLineSays, also where the reason is the suite's own.
+func TestTheReportSaysWhatTheLastLineSays(t *testing.T) {
+	o := &Outcomes{Took: time.Second, Samples: make([]Sample, 10), Short: true, Void: []string{"it did not end"}}
+	var page bytes.Buffer
+	if err := o.WriteReport(&page); err != nil || !strings.Contains(page.String(), html.EscapeString(o.Verdict().String())) || o.Verdict().Word() != "VOID" {
+		t.Errorf("%v: %v: %.600s", err, o.Verdict(), page.String())
 	}
 }
 

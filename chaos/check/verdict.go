@@ -17,6 +17,10 @@ type Verdict struct {
 	Took       time.Duration
 	Faults     int
 	Violations int
+	// Short is a run that need not have a rate, only requests.
+	Short bool
+	// Unobserved are the rules that had nothing to judge, though none of them is required: the run says nothing of them.
+	Unobserved []string
 	// Void are the reasons why the run proves nothing, apart from its rate.
 	Void []string
 }
@@ -44,16 +48,22 @@ func (v Verdict) rate() float64 {
 
 func (v Verdict) reasons() []string {
 	out := slices.Clone(v.Void)
-	if v.rate() < MinRate {
+	switch {
+	case v.Operations == 0:
+		out = append(out, "no operations")
+	case !v.Short && v.rate() < MinRate:
 		out = append(out, fmt.Sprintf("fewer than %d operations a second", MinRate))
 	}
 	return out
 }
 
-// String is the last line of a run; what makes it void stands at its end.
+// String is the last line of a run; what it says nothing of, and what makes it void, stand at its end.
 func (v Verdict) String() string {
 	line := fmt.Sprintf("verdict: %s seed=%d operations=%d (%.0f/s) faults=%d violations=%d",
 		v.Word(), v.Seed, v.Operations, v.rate(), v.Faults, v.Violations)
+	if len(v.Unobserved) > 0 {
+		line += fmt.Sprintf(" unobserved=%q", strings.Join(v.Unobserved, ", "))
+	}
 	if reasons := v.reasons(); len(reasons) > 0 {
 		line += fmt.Sprintf(" void=%q", strings.Join(reasons, "; "))
 	}
@@ -75,6 +85,9 @@ type Outcomes struct {
 	Required []string
 	// History is the error of the recorder.
 	History error
+	// Short is a run that need not have a rate; Void are reasons of the suite's own why the run proves nothing.
+	Short bool
+	Void  []string
 	// Notes are lines for the reader: the binary, the command, what is missing.
 	Notes []string
 }
@@ -93,7 +106,8 @@ func (o *Outcomes) Violations() []Violation {
 
 // Verdict decides. What is undecided, was not judged although it is required, or was not recorded makes a run void.
 func (o *Outcomes) Verdict() Verdict {
-	v := Verdict{Seed: o.Run.Seed, Operations: len(o.Samples), Took: o.Took, Faults: len(o.Faults), Violations: len(o.Others)}
+	v := Verdict{Seed: o.Run.Seed, Operations: len(o.Samples), Took: o.Took, Faults: len(o.Faults), Violations: len(o.Others),
+		Short: o.Short, Void: slices.Clone(o.Void)}
 	judged := map[string]int{}
 	if o.Judgement != nil {
 		v.Violations += len(o.Judgement.Violations())
@@ -107,6 +121,9 @@ func (o *Outcomes) Verdict() Verdict {
 	for _, f := range o.Findings {
 		v.Violations += f.Broken
 		judged[f.Rule] = f.Judged
+		if f.Judged == 0 && f.Broken == 0 && !slices.Contains(o.Required, f.Rule) {
+			v.Unobserved = append(v.Unobserved, f.Rule)
+		}
 	}
 	for _, rule := range o.Required {
 		if judged[rule] == 0 {
