@@ -25,6 +25,9 @@ type season struct {
 	began     time.Time
 	using     sync.WaitGroup
 
+	// held are the manifests that must be there once it is judged, until they are swept.
+	held []check.Held
+
 	mu      sync.Mutex // guards what follows
 	written map[[2]string]bool
 	seen    map[[2]string]string // repository and tag → what it was last seen to be

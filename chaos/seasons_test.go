@@ -75,6 +75,7 @@ func (y *seasons) judge() {
 		ops := y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(repos, o.Repo) })
 		others := y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(unjudged, o.Repo) }) // by the models
 		y.c.linearize(s, ops)
+		s.held = check.HeldBy(ops)
 		y.c.rules = check.JoinFindings(y.c.rules, check.CheckInvariants(&check.Facts{Operations: append(ops, others...)}))
 		y.judged <- s
 	}
@@ -85,7 +86,7 @@ func (y *seasons) judge() {
 var unjudged = []string{"anchors", "uploads", "images", "referrers", "calm", "sentinel"}
 
 // sweep deletes the manifests of seasons that were judged: all that was written, whether the write was answered or not.
-// Some seasons are kept while the run lasts, so that there is something to lose.
+// Some seasons are kept while the run lasts, so that there is something to lose; what is lost is missed here.
 func (y *seasons) sweep(ctx context.Context) {
 	var kept []*season
 	for s := range y.judged {
@@ -100,19 +101,31 @@ func (y *seasons) sweep(ctx context.Context) {
 	}
 }
 
-// remove deletes until each manifest is certainly gone. It ends with its context, which is longer than the run.
+// remove deletes until each manifest is certainly gone. It ends with its context, which is longer than the run. The first
+// answer for one whose push was acknowledged, and whose deletion nobody else asked for, cannot be that it is not there (I1).
 func (y *seasons) remove(ctx context.Context, s *season) {
 	var group sync.WaitGroup
-	work := make(chan [2]string)
+	work, held := make(chan [2]string), map[[2]string]bool{}
+	for _, m := range s.held {
+		held[[2]string{m.Repo, m.Digest}] = true
+	}
 	for range janitorsAtOnce {
 		group.Go(func() {
 			for one := range work {
-				path := "/v2/" + one[0] + "/manifests/" + one[1]
+				path, first := "/v2/"+one[0]+"/manifests/"+one[1], held[one]
 				y.janitor.until(ctx, func() bool {
 					asked, cancel := context.WithTimeout(ctx, requestTime)
 					defer cancel()
 					a, err := exchange(asked, y.janitor.client, "http://"+y.c.a.d.balancer, request{method: http.MethodDelete, path: path})
-					return err == nil && (a.status == http.StatusAccepted || a.status == http.StatusNotFound)
+					certain := err == nil && (a.status == http.StatusAccepted || a.status == http.StatusNotFound)
+					if first && certain {
+						y.c.looked("I1")
+					}
+					if first && certain && a.status == http.StatusNotFound {
+						y.c.violated("I1", "sweep of season %d: %s@%s is not there, its push was acknowledged: %.300s", s.number, one[0], one[1], a.body)
+					}
+					first = false
+					return certain
 				})
 			}
 		})
