@@ -333,6 +333,8 @@ func (r *chaos) close() {
 		o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(r.watcher.facts()))
 		o.Findings = check.JoinFindings(o.Findings, []check.Finding{{Rule: "I13", Judged: r.watcher.asked}}) // broken ones are in Others
 	}
+	left := r.c.history.Take(nil)
+	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Operations: left}))
 	o.Findings = check.JoinFindings(o.Findings, r.c.observed())
 	o.Notes = []string{fmt.Sprintf("-chaos.seed=%d -chaos.duration=%v -chaos.faults=%s", r.nemesis.plan.seed, r.during, *chaosFaults),
 		r.shelf.count.String(), fmt.Sprintf("faults: %v; found nobody to harm: %v", r.nemesis.kinds, r.nemesis.missed)}
@@ -341,6 +343,9 @@ func (r *chaos) close() {
 	r.tell(o)
 	if o.Short = r.during < leastTime; o.Short { // for every rule to come by, and for a rate
 		o.Required = nil
+	}
+	for model, n := range check.CheckLinear(left, 0).Models { // which judge whole seasons only
+		o.Void = append(o.Void, fmt.Sprintf("%d operations on %s are of no season that was judged", n.Operations, model))
 	}
 	if !r.ended {
 		o.Void = append(o.Void, "it did not end")
