@@ -164,7 +164,7 @@ func (v *guest) putTags(ctx context.Context, s *season, repo string, tags []stri
 		path = "/v2/" + repo + "/manifests/" + digest + "?" + url.Values{"tag": tags}.Encode()
 	}
 	_, o := v.do(ctx, check.Operation{Class: check.WriteTag, Kind: check.TagPut, Repo: repo, Key: strings.Join(tags, ","), Input: digest, Expect: expect},
-		request{method: http.MethodPut, path: path, header: conditional(typed(mediaManifest), expect), body: body})
+		request{method: http.MethodPut, path: path, header: conditional(typed(mediaManifest), expect), body: body, output: named})
 	if o.Outcome == check.Done {
 		for _, tag := range tags {
 			s.saw(repo, tag, digest)
@@ -237,7 +237,7 @@ func (v *guest) sets(ctx context.Context, s *season, _ int) {
 	case dice < 30:
 		s.wrote(repo, digest)
 		_, o := v.do(ctx, check.Operation{Class: check.PutManifest, Kind: check.ManifestPut, Repo: repo, Input: digest},
-			request{method: http.MethodPut, path: path, header: typed(mediaManifest), body: body})
+			request{method: http.MethodPut, path: path, header: typed(mediaManifest), body: body, output: named})
 		v.explain(o, http.StatusCreated)
 	case dice < 50:
 		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: check.ManifestDelete, Repo: repo, Input: digest},

@@ -222,12 +222,15 @@ func (v *guest) manifestOutput(what string, asked string, head bool) func(answer
 		if !head {
 			got = digestOf(a.body)
 		}
-		if got != said || asked != "" && got != asked {
+		if got == "" || got != said || asked != "" && got != asked {
 			v.c.violated("I3", "%s: the bytes have digest %s, the answer says %q, asked was %q", what, got, said, asked)
 		}
 		return got
 	}
 }
+
+// named is the digest that the answer to a push names (I3).
+func named(a answer) string { return a.header.Get("Docker-Content-Digest") }
 
 // until repeats what is not certain, with a pause that grows, until it is or the run ends.
 func (v *guest) until(ctx context.Context, once func() (certain bool)) bool {

@@ -111,6 +111,9 @@ func (w *watcher) facts() *check.Facts {
 func (w *watcher) measures(d door, id string, m map[string]float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if _, told := m["pontoon_http_panics_total"]; !told {
+		w.c.violated("metrics", "%s does not tell of its panics: nobody would see any", d.name)
+	}
 	for _, never := range []string{"pontoon_http_panics_total", "pontoon_state_diverged_total"} {
 		if m[never] > 0 {
 			w.c.violated("metrics", "%s: %s is %v", d.name, never, m[never])
@@ -163,8 +166,11 @@ func (w *watcher) sentinel(d door) {
 	w.mu.Lock()
 	w.asked++
 	w.mu.Unlock()
-	if a.status != http.StatusOK {
+	switch {
+	case a.status != http.StatusOK || err != nil:
 		w.c.violated("I13", "%s, which runs and was ready, does not answer by digest: %d %.200s %v", d.name, a.status, a.body, err)
+	case !strings.HasSuffix(w.fixed, "/"+digestOf(a.body)):
+		w.c.violated("I3", "%s: the bytes of %s have digest %s", d.name, w.fixed, digestOf(a.body))
 	}
 }
 

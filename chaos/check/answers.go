@@ -22,10 +22,10 @@ func bytesMatch(ops []Operation) Finding {
 			if o.Output != o.Input {
 				found.brokenBy(o.Repo+"@"+o.Input, "the bytes are those of "+o.Output, o)
 			}
-		case BlobPut, ManifestPut:
+		case BlobPut, ManifestPut, TagPut: // Output is of the bytes, or what the answer calls them
 			found.Judged++
 			if o.Output != o.Input {
-				found.brokenBy(o.Repo+"@"+o.Input, "bytes of "+o.Output+" were taken for it", o)
+				found.brokenBy(o.Repo+"@"+o.Input, o.Output+" was taken for it", o)
 			}
 		}
 	}

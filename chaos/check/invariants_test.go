@@ -101,6 +101,14 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		{"a tag names another digest than its bytes have", func(f *Facts) { f.Operations[3].Input = "q" }, "I3"},
 		{"spoilt bytes were taken", func(f *Facts) { f.Operations[0].Output = "q" }, "I3"},
 		{"spoilt bytes were refused", func(f *Facts) { f.Operations[0].Output, f.Operations[0].Outcome = "q", Refused }, ""},
+		{"a layer came with other bytes", func(f *Facts) {
+			o := op(12, 13, BlobGet, Done)
+			o.Input, o.Output = "l1", "q"
+			f.Operations = append(f.Operations, o)
+		}, "I3"},
+		{"a manifest was taken for another", func(f *Facts) { f.Operations = append(f.Operations, manifest(12, 13, ManifestPut, "x", "q", Done)) }, "I3"},
+		{"a tag was written to another manifest, the answer says", func(f *Facts) { f.Operations[1].Output = "q" }, "I3"},
+		{"a manifest was taken for what it is", func(f *Facts) { f.Operations[1].Output = "x" }, ""},
 
 		{"a layer stays", func(f *Facts) { f.Objects[2].Idle = 6 * minute }, "I4"},
 		{"a layer lies there twice", func(f *Facts) { f.Objects = append(f.Objects, Object{"k4", "l1", 6 * minute}) }, "I4"},

@@ -24,14 +24,14 @@ type Kind string
 
 const (
 	// TagPut writes tags: Key is the tag, or several with commas between, which one request writes together. Input is the
-	// digest; Expect is the precondition. Refused with 412, Output is the digest that the tag had instead ("" is none).
+	// digest; Expect is the precondition. Done, Output is the digest that the answer named. Refused with 412, Output is the digest that the tag had instead ("" is none).
 	TagPut Kind = "tag-put"
 	// TagGet reads a tag: Output is the digest of the bytes (of a HEAD: the one it names), "" is "not there". Input, when
 	// set, is the digest that the answer named.
 	TagGet Kind = "tag-get"
 	// TagDelete removes a tag; Expect may be a digest. Refused with 404, there was none.
 	TagDelete Kind = "tag-delete"
-	// ManifestPut puts a manifest by digest: Input is the digest. Key is empty.
+	// ManifestPut puts a manifest by digest: Input is the digest, Output the one that the answer named. Key is empty.
 	ManifestPut Kind = "manifest-put"
 	// ManifestGet reads a manifest by digest: Input is the digest, Output the digest of the bytes, "" is "not there".
 	ManifestGet Kind = "manifest-get"
