@@ -38,6 +38,9 @@ func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
 	if taken := h.Take(nil); !reflect.DeepEqual(taken, log.Operations) {
 		t.Fatal("what is read is not what was kept")
 	}
+	if !reflect.DeepEqual(h.Faults(), log.Faults) {
+		t.Fatalf("faults kept: %v, read: %v", h.Faults(), log.Faults)
+	}
 	if !reflect.DeepEqual(h.Samples(), SamplesOf(log.Operations)) || h.Len() != 160 {
 		t.Fatal("the samples are not those of the operations")
 	}
@@ -61,6 +64,31 @@ func TestAFullHistorySaysSo(t *testing.T) {
 	}
 	if left := h.Take(nil); len(left) != 2 || left[0].Repo != "a" || left[1].Repo != "c" {
 		t.Fatalf("left are %v, want a and c", left)
+	}
+}
+
+// TestAnOperationThatNoRecorderMakesIsNotLeftOutInSilence: a history that lacks it is not whole.
+func TestAnOperationThatNoRecorderMakesIsNotLeftOutInSilence(t *testing.T) {
+	for name, o := range map[string]Operation{
+		"no kind":            {Outcome: Done},
+		"no outcome":         {Kind: TagGet},
+		"ends before itself": {Kind: TagGet, Outcome: Done, Call: 2, Return: 1},
+	} {
+		h := NewHistory(nil, 1, 9)
+		h.Add(o)
+		if h.Err() == nil || h.Flush() == nil || h.Len() != 0 {
+			t.Errorf("%s: %v, %d kept", name, h.Err(), h.Len())
+		}
+	}
+}
+
+// TestWhatAsksForAChangeIsAWrite: pauses of writes and I10 go by it.
+func TestWhatAsksForAChangeIsAWrite(t *testing.T) {
+	for class, want := range map[string]bool{PutManifest: true, WriteTag: true, UploadBlob: true, Delete: true, Lock: true,
+		PullByDigest: false, PullByTag: false, List: false, "": false} {
+		if o := (Operation{Class: class, Kind: "x"}); o.writes() != want {
+			t.Errorf("%q writes: %v, want %v", class, o.writes(), want)
+		}
 	}
 }
 

@@ -95,12 +95,12 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 
 		{"a layer is gone from the bucket", func(f *Facts) { f.Objects = f.Objects[1:] }, "I2"},
 		{"the bucket is empty", func(f *Facts) { f.Objects = nil }, "I2"},
+		{"nobody read the bucket", func(f *Facts) { f.Objects, f.BucketRead = nil, false }, ""},
 		{"a layer has other bytes in the bucket", func(f *Facts) { f.Objects[0].Digest, f.Objects[0].Idle = "l9", second }, "I2"},
 
 		{"a manifest came with other bytes", func(f *Facts) { f.Operations[9].Output = "q" }, "I3"},
 		{"a tag names another digest than its bytes have", func(f *Facts) { f.Operations[3].Input = "q" }, "I3"},
 		{"spoilt bytes were taken", func(f *Facts) { f.Operations[0].Output = "q" }, "I3"},
-		{"spoilt bytes were refused", func(f *Facts) { f.Operations[0].Output, f.Operations[0].Outcome = "q", Refused }, ""},
 		{"a layer came with other bytes", func(f *Facts) {
 			o := op(12, 13, BlobGet, Done)
 			o.Input, o.Output = "l1", "q"
@@ -109,6 +109,7 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		{"a manifest was taken for another", func(f *Facts) { f.Operations = append(f.Operations, manifest(12, 13, ManifestPut, "x", "q", Done)) }, "I3"},
 		{"a tag was written to another manifest, the answer says", func(f *Facts) { f.Operations[1].Output = "q" }, "I3"},
 		{"a manifest was taken for what it is", func(f *Facts) { f.Operations[1].Output = "x" }, ""},
+		{"spoilt bytes were refused", func(f *Facts) { f.Operations[0].Output, f.Operations[0].Outcome = "q", Refused }, ""},
 
 		{"a layer stays", func(f *Facts) { f.Objects[2].Idle = 6 * minute }, "I4"},
 		{"a layer lies there twice", func(f *Facts) { f.Objects = append(f.Objects, Object{"k4", "l1", 6 * minute}) }, "I4"},
@@ -116,8 +117,19 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 
 		{"states differ", func(f *Facts) { f.States[3].Hash = "h0" }, "I5"},
 		{"a state differs from itself", func(f *Facts) { f.States[4].Hash = "h0" }, "I5"},
+		{"a state without a hash", func(f *Facts) { f.States = append(f.States, State{"n4", 6 * second, 9, ""}) }, ""},
+		{"a state that was told late goes back", func(f *Facts) {
+			f.States[2], f.States[4] = State{"n1", 5 * second, 8, "h8"}, State{"n1", 3 * second, 9, "h9"}
+		}, "I6 nodes"},
 		{"a state goes back", func(f *Facts) { f.States[4] = State{"n1", 5 * second, 8, "h8"} }, "I6 nodes"},
 		{"answers go back", func(f *Facts) { f.Operations[3].Revision = 10 }, "I6 answers"},
+		{"an answer goes back behind one before the last", func(f *Facts) {
+			f.Operations[1].Revision, f.Operations[2].Revision = 11, 10 // the write of b may have ended first
+			f.Operations[1].Call, f.Operations[1].Return = f.Operations[2].Call, f.Operations[2].Call
+			f.Operations[3].Revision = 10
+		}, "I6 answers"},
+		{"a stale answer is of an older state", func(f *Facts) { f.Operations[9].Revision, f.Operations[9].Stale = 3, true }, ""},
+		{"a refusal is of an older state", func(f *Facts) { f.Operations[5].Revision = 3 }, ""},
 		{"answers at once may differ", func(f *Facts) { f.Operations[3].Revision, f.Operations[3].Call = 10, f.Operations[2].Return }, ""},
 
 		{"a tag was answered stale", func(f *Facts) { f.Operations[3].Stale = true }, "I7"},
@@ -126,6 +138,35 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		{"stale absence of what was there all the time", func(f *Facts) {
 			f.Bounds.Stale = 5 * time.Millisecond
 			f.Operations[7].Input, f.Operations[7].Output = "x", ""
+		}, "I7"},
+		{"stale content before its push", func(f *Facts) {
+			f.Operations[6].Input, f.Operations[6].Output = "v", "v"
+			f.Operations = append(f.Operations, put(30, 31, "c", "v", "", Unknown))
+		}, "I7"},
+		{"stale content that was refused", func(f *Facts) {
+			f.Operations[6].Input, f.Operations[6].Output = "v", "v"
+			f.Operations = append(f.Operations, put(10, 11, "c", "v", "", Refused))
+		}, "I7"},
+		{"stale content whose deletion may not have been", func(f *Facts) {
+			f.Operations[4].Outcome, f.Bounds.Stale = Unknown, time.Millisecond
+		}, ""},
+		{"stale content that was pushed again", func(f *Facts) {
+			f.Bounds.Stale = time.Millisecond
+			f.Operations = append(f.Operations, put(10, 11, "b", "y", "", Unknown))
+		}, ""},
+		{"stale absence of what was pushed after its deletion", func(f *Facts) {
+			f.Bounds.Stale = time.Millisecond
+			f.Operations = append(f.Operations, put(10, 11, "b", "y", "", Done))
+			f.Contents = append(f.Contents, Content{"n1", "r", "y", "y", ""}, Content{"n2", "r", "y", "y", ""})
+		}, "I7"},
+		{"stale absence of what perhaps never was", func(f *Facts) {
+			f.Bounds.Stale = time.Millisecond
+			f.Operations[7].Input, f.Operations[7].Output = "v", ""
+			f.Operations = append(f.Operations, put(10, 11, "c", "v", "", Unknown))
+		}, ""},
+		{"stale content more than an hour after its deletion, where nothing says how old it may be", func(f *Facts) {
+			f.Bounds.Stale = 0
+			f.Operations[7].Call, f.Operations[7].Return = 61*minute, 61*minute
 		}, "I7"},
 
 		{"stale absence of what was pushed a moment ago", func(f *Facts) { f.Operations[7].Input, f.Operations[7].Output = "x", "" }, ""},
@@ -153,6 +194,24 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 		}, "I10"},
+		{"a node writes that was removed and never came back", func(f *Facts) {
+			f.Absences[0].Until = 0
+			f.Operations = append(f.Operations, removedWrite(Done))
+			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
+		}, "I10"},
+		{"another node writes meanwhile", func(f *Facts) {
+			o := removedWrite(Done)
+			o.Node = "n1"
+			f.Operations = append(f.Operations, o)
+			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
+		}, ""},
+		{"a removed node answers a read", func(f *Facts) {
+			o := manifest(40_000, 40_001, ManifestGet, "x", "x", Done)
+			o.Node, o.Class = "n4", PullByDigest
+			f.Operations = append(f.Operations, o)
+		}, ""},
 		{"a removed node refuses", func(f *Facts) { f.Operations = append(f.Operations, removedWrite(Refused)) }, ""},
 		{"a node writes before it is removed", func(f *Facts) {
 			o := removedWrite(Refused)
@@ -176,6 +235,16 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 
 		{"a live node fails without a quorum", func(f *Facts) { f.Operations[6].Outcome = Unknown }, "I13"},
 		{"a live node refuses without a quorum", func(f *Facts) { f.Operations[6].Outcome, f.Operations[6].Status = Refused, 403 }, "I13"},
+		{"a live node fails before the quorum is lost", func(f *Facts) {
+			o := manifest(14, 16, ManifestGet, "x", "", Unknown)
+			o.Node, o.Class = "n3", PullByDigest
+			f.Operations = append(f.Operations, o)
+		}, ""},
+		{"a live node takes no write without a quorum", func(f *Facts) {
+			o := put(20, 21, "c", "v", "", Unknown)
+			o.Node, o.Class = "n3", WriteTag
+			f.Operations = append(f.Operations, o)
+		}, ""},
 		{"a dead node fails without a quorum", func(f *Facts) { f.Operations[6].Outcome, f.Operations[6].Node = Unknown, "n1" }, ""},
 		{"a node fails when the quorum is back", func(f *Facts) { f.Operations[9].Outcome, f.Operations[9].Node = Unknown, "n3" }, ""},
 	} {
@@ -210,6 +279,18 @@ func TestEveryRuleHasSomethingToJudgeInAGoodRun(t *testing.T) {
 		if f.Judged != 0 || len(f.Violations) != 0 {
 			t.Errorf("%s judged %d of nothing", f.Rule, f.Judged)
 		}
+	}
+}
+
+// TestOneNodeAloneAgreesWithNobody: I5 has judged an index when two nodes have told of it, and a node goes back from the
+// highest that it was at, however often it is looked at there.
+func TestOneNodeAloneAgreesWithNobody(t *testing.T) {
+	alone := []State{{"n1", 1 * second, 9, "h9"}, {"n1", 2 * second, 9, "h9"}, {"n1", 3 * second, 8, "h8"}, {"n1", 4 * second, 8, "h8"}}
+	if f := statesAgree(alone); f.Judged != 0 {
+		t.Errorf("one node alone: %d judged", f.Judged)
+	}
+	if f := stateNeverGoesBack(alone); f.Broken != 2 {
+		t.Errorf("two looks below 9: %d broken", f.Broken)
 	}
 }
 

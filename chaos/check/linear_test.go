@@ -119,6 +119,9 @@ func TestModelsKnowGoodFromBad(t *testing.T) {
 		{"a stale answer that says so", []Operation{put(0, 1, "a", "x", "", Done), func() Operation { o := get(2, 3, "a", ""); o.Stale = true; return o }()}, ""},
 
 		{"several tags at once", []Operation{put(0, 1, "a,b", "x", "", Done), get(2, 3, "a", "x"), get(4, 5, "b", "x")}, ""},
+		{"several tags, the second stays", []Operation{put(0, 1, "a,b", "x", "", Done), get(2, 3, "b", "")}, "tags"},
+		{"several tags, a condition that the second does not meet", []Operation{put(0, 1, "b", "x", "", Done), put(2, 3, "a,b", "y", Absent, Done)}, "tags"},
+		{"several tags, one condition that all meet", []Operation{put(0, 1, "a,b", "x", "", Done), put(2, 3, "a,b", "y", "x", Done), get(4, 5, "b", "y")}, ""},
 		{"half of several tags", []Operation{put(0, 9, "a,b", "x", "", Done), get(1, 2, "a", "x"), get(3, 4, "b", "")}, "tags"},
 		{"half of several tags, unknown", []Operation{put(0, 1, "a,b", "x", "", Unknown), get(2, 3, "a", "x"), get(4, 5, "b", "")}, "tags"},
 		{"several tags, one condition", []Operation{put(0, 1, "a", "x", "", Done), put(2, 3, "a,b", "y", Absent, Done)}, "tags"},
@@ -193,6 +196,23 @@ func TestModelsKnowGoodFromBad(t *testing.T) {
 	}
 }
 
+// TestJudgementsOfPartsAreJoined: what one part of a run has against it stands, whatever the others say.
+func TestJudgementsOfPartsAreJoined(t *testing.T) {
+	fine := []Operation{put(0, 1, "a", "x", "", Done), get(2, 3, "a", "x")}
+	bad := []Operation{put(0, 1, "a", "x", "", Done), get(2, 3, "a", "")}
+	j := NewJudgement()
+	for _, ops := range [][]Operation{fine, bad, fine} {
+		j.Join(CheckLinear(ops, 10*time.Second))
+	}
+	j.Join(CheckLinear(hard(60), 20*time.Millisecond))
+	if len(j.Violations()) != 1 || j.Undecided() != 1 {
+		t.Errorf("%d violations, %d undecided", len(j.Violations()), j.Undecided())
+	}
+	if n := j.Models["tags"]; n != (Count{4, 6 + len(hard(60))}) || j.Took < 20*time.Millisecond {
+		t.Errorf("judged %v in %v", j.Models, j.Took)
+	}
+}
+
 // hard makes a history that no search decides quickly: many writes at once, none of which explains the reads.
 func hard(n int) []Operation {
 	var ops []Operation
@@ -209,6 +229,12 @@ func TestATimeOutIsNoPass(t *testing.T) {
 	}
 	if took := j.Bad[0].Took; took < 20*time.Millisecond {
 		t.Errorf("gave up after %v, its time was 20 ms", took)
+	}
+	// Nor is a piece of a partition that no time was left for.
+	p := partitions([]Operation{put(0, 1, "a", "x", "", Done), get(2, 3, "a", "x")})[0]
+	pieces := p.segments(p.settle(p.ops), all)
+	if _, decision := search(pieces, 0); decision != Undecided {
+		t.Errorf("without time: %s", decision)
 	}
 }
 
@@ -256,5 +282,35 @@ func TestALongPartitionIsCutWhereNothingIsInDoubt(t *testing.T) {
 	open := append(slices.Clone(ops), untag(5, 6, "a", "", Unknown))
 	if parts := partitions(open); len(parts[0].segments(parts[0].settle(parts[0].ops), all)) != 1 {
 		t.Error("cut although a deletion may come at any time")
+	}
+}
+
+// TestAPieceKnowsWhatWasBefore: a piece begins with what the one before it left, which is not nothing.
+func TestAPieceKnowsWhatWasBefore(t *testing.T) {
+	for model, kinds := range map[string][2]func(at int) Operation{
+		"tags": {
+			func(at int) Operation { return put(at, at+1, "a", "x", "", Done) },
+			func(at int) Operation { return get(at, at+1, "a", "x") },
+		},
+		"manifests": {
+			func(at int) Operation { return manifest(at, at+1, ManifestPut, "x", "", Done) },
+			func(at int) Operation { return manifest(at, at+1, ManifestGet, "x", "x", Done) },
+		},
+	} {
+		ops := []Operation{kinds[0](0)}
+		for i := range longPartition {
+			ops = append(ops, kinds[1](2+2*i))
+		}
+		p := partitions(ops)[0]
+		if n := len(p.segments(p.settle(p.ops), all)); n < 2 {
+			t.Errorf("%s: not cut", model)
+		}
+		if j := CheckLinear(ops, 10*time.Second); len(j.Bad) != 0 {
+			t.Errorf("%s: a good history: %v", model, j.Violations())
+		}
+		ops[longPartition*3/4].Output = ""
+		if j := CheckLinear(ops, 10*time.Second); len(j.Bad) == 0 || j.Bad[0].Model != model || j.Bad[0].Decision != NotLinear {
+			t.Errorf("%s: what was there before the cut is not there behind it: %v", model, j.Bad)
+		}
 	}
 }

@@ -37,7 +37,10 @@ func example(requests int) *Outcomes {
 		at := time.Duration(30*i) * time.Second
 		o.Faults = append(o.Faults, Fault{[]string{"kill leader", "s3 503"}[i%2], "node<1>", at, at + 3*time.Second})
 	}
-	o.Judgement = CheckLinear(append(hard(60), func() Operation { o := get(0, 1, "b", "x</script>"); o.Repo = "q\"'<i>"; return o }()), 20*time.Millisecond)
+	nowhere := get(0, 1, "b", "x</script>")
+	nowhere.Repo = "q\"'<i>"
+	o.Judgement = CheckLinear(hard(60), 20*time.Millisecond)
+	o.Judgement.Join(CheckLinear([]Operation{nowhere}, 10*time.Second))
 	unseen := *good()
 	unseen.Effects = nil
 	o.Findings = CheckInvariants(&unseen)
