@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,7 +149,7 @@ func (v *guest) send(ctx context.Context, client *http.Client, base string, o ch
 	if a.header != nil {
 		o.Request = a.header.Get("X-Request-Id")
 		o.Revision, _ = strconv.ParseUint(a.header.Get("Pontoon-Revision"), 10, 64) // none is 0
-		o.Stale = strings.Contains(strings.Join(a.header.Values("Warning"), " "), "110 ")
+		o.Stale = slices.ContainsFunc(a.header.Values("Warning"), func(text string) bool { return strings.HasPrefix(text, "110 ") })
 	}
 	switch {
 	case o.Outcome == check.Done && r.output != nil:
