@@ -352,7 +352,7 @@ func TestWhatABrokenRegistryDoesIsFound(t *testing.T) {
 			found, others := 0, 0
 			const runs = 20
 			for seed := range uint64(runs) {
-				j := CheckLinear(toyHistory(seed, 120, defect), 3*time.Second)
+				j := CheckLinear(toyHistory(seed, 120, defect), 30*time.Second)
 				hit := false
 				for _, p := range j.Bad {
 					hit = hit || p.Decision == NotLinear && p.Model == model

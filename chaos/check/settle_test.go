@@ -41,6 +41,7 @@ func TestUnknownOutcomesAreBoundedByOtherAnswers(t *testing.T) {
 		{"force is for every token", settleLocks, append(lockOps[:3:3], lock(4, 5, LockRelease, 0, Unknown)), 3, open, needed},
 		{"a renewal under a lower token", settleLocks, append(lockOps[:3:3], lock(4, 5, LockRenew, 5, Unknown)), 3, 21, idle},
 		{"a higher token has written", settleLocks, append(lockOps[:4:4], guard(4, 5, 5, "w", Unknown)), 4, 31, idle},
+		{"a higher token has perhaps written", settleLocks, append(lockOps[:3:3], guard(4, 5, 5, "w", Unknown), guard(30, 31, 9, "v", Unknown)), 3, open, idle},
 		{"a higher token has not written", settleLocks, append(lockOps[:3:3], guard(4, 5, 5, "w", Unknown)), 3, open, idle},
 	} {
 		var ops []*Operation
