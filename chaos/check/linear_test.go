@@ -213,8 +213,9 @@ func TestJudgementsOfPartsAreJoined(t *testing.T) {
 	for _, ops := range [][]Operation{fine, bad, fine} {
 		j.Join(CheckLinear(ops, 10*time.Second))
 	}
-	j.Join(CheckLinear(hard(60), 20*time.Millisecond))
-	if len(j.Violations()) != 1 || j.Undecided() != 1 {
+	undecided := CheckLinear(hard(60), 20*time.Millisecond)
+	j.Join(undecided)
+	if len(j.Violations()) != 1 || undecided.Undecided() < 1 || j.Undecided() != undecided.Undecided() {
 		t.Errorf("%d violations, %d undecided", len(j.Violations()), j.Undecided())
 	}
 	if n := j.Models["tags"]; n != (Count{4, 6 + len(hard(60))}) || j.Took < 20*time.Millisecond {
@@ -222,7 +223,8 @@ func TestJudgementsOfPartsAreJoined(t *testing.T) {
 	}
 }
 
-// hard makes a history that no search decides quickly: many writes at once, none of which explains the reads.
+// hard makes a history that no search decides quickly: many writes at once, none of which explains the reads. Its tags are the
+// first partition; on a busy machine those of its manifests, which are simple, may not be decided in a short time either.
 func hard(n int) []Operation {
 	var ops []Operation
 	for i := range n {
@@ -233,7 +235,7 @@ func hard(n int) []Operation {
 
 func TestATimeOutIsNoPass(t *testing.T) {
 	j := CheckLinear(hard(60), 20*time.Millisecond)
-	if j.Undecided() != 1 || len(j.Violations()) != 0 || j.Bad[0].Model != "tags" {
+	if j.Undecided() < 1 || len(j.Violations()) != 0 || j.Bad[0].Model != "tags" {
 		t.Fatalf("undecided %d, violations %v", j.Undecided(), j.Violations())
 	}
 	if took := j.Bad[0].Took; took < 20*time.Millisecond {
