@@ -252,7 +252,7 @@ func settle(t testing.TB, nodes []*running) {
 // eventually looks every few milliseconds until check is satisfied.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute) // of a machine that does much else, and of the race detector
 	for {
 		err := check()
 		if err == nil {
