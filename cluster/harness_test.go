@@ -128,7 +128,7 @@ func testConfig(t testing.TB, mark Mark) Config {
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
 		Settings: meta.DefaultSettings(), Mark: mark, Log: testLog(t),
 		hurry: 0.4, stableFor: time.Second,
-		ghostFor: time.Hour, // the rows that tests write are nobody's: they must not go while a busy machine takes its time
+		ghostFor: 3 * time.Minute, // the rows that tests write are nobody's: they must not go while a busy machine takes its time
 	}
 }
 
