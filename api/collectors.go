@@ -35,6 +35,7 @@ func figures(f NodeFigures, now time.Time) []figure {
 		{"pontoon_raft_voters", "Voters in the cluster.", float64(f.Voters), prometheus.GaugeValue},
 		{"pontoon_failure_tolerance", "Voters that may still fail before writes stop.", float64(f.FailureTolerance), prometheus.GaugeValue},
 		{"pontoon_queue_bytes", "Bytes of commands that wait on this node for the leader's log.", float64(f.QueueBytes), prometheus.GaugeValue},
+		{"pontoon_state_panics_total", "Commands that panicked in this node's state and were refused: each is a defect (M2).", float64(f.Panics), prometheus.CounterValue},
 		{"pontoon_disk_free_bytes", "Bytes free under the data directory.", float64(f.DiskFree), prometheus.GaugeValue},
 		{"pontoon_disk_wanted_bytes", "Bytes that must be free (cluster.disk.minfree).", float64(f.DiskWanted), prometheus.GaugeValue},
 		{"pontoon_disk_ballast_bytes", "Bytes of the ballast; 0 when it was given back.", float64(f.Ballast), prometheus.GaugeValue},

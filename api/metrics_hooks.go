@@ -165,6 +165,8 @@ type NodeFigures struct {
 	FailureTolerance int
 	// QueueBytes are the commands that wait for the leader's log, on this node.
 	QueueBytes int64
+	// Panics counts the commands that panicked in this node's state.
+	Panics uint64
 	// ClusterCertificate and PublicCertificate are when the certificates in use expire.
 	ClusterCertificate, PublicCertificate time.Time
 	// DiskFree and DiskWanted are bytes under the data directory, Ballast the bytes of the file

@@ -23,7 +23,7 @@ func TestScrapeHasTheNamesThatDashboardsKnow(t *testing.T) {
 		_, _ = io.WriteString(w, "12345")
 	}, func(c *Config) { c.Metrics = m })
 	if err := m.WatchNode(func() NodeFigures {
-		return NodeFigures{Leader: true, LeaderKnown: true, Term: 7, Applied: 41, FailureTolerance: 1, QueueBytes: 99, ClusterCertificate: time.Now().Add(time.Hour)}
+		return NodeFigures{Leader: true, LeaderKnown: true, Term: 7, Applied: 41, FailureTolerance: 1, QueueBytes: 99, Panics: 2, ClusterCertificate: time.Now().Add(time.Hour)}
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +74,7 @@ func TestScrapeHasTheNamesThatDashboardsKnow(t *testing.T) {
 		`pontoon_raft_applied_index 41`,
 		`pontoon_failure_tolerance 1`,
 		`pontoon_queue_bytes 99`,
+		`pontoon_state_panics_total 2`,
 		`pontoon_cluster_certificate_expiry_seconds 3599`,
 		"go_goroutines ", "process_open_fds ",
 	} {

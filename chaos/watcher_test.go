@@ -111,10 +111,12 @@ func (w *watcher) facts() *check.Facts {
 func (w *watcher) measures(d door, id string, m map[string]float64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, told := m["pontoon_http_panics_total"]; !told {
-		w.c.violated("metrics", "%s does not tell of its panics: nobody would see any", d.name)
+	for _, told := range []string{"pontoon_http_panics_total", "pontoon_state_panics_total"} {
+		if _, tells := m[told]; !tells {
+			w.c.violated("metrics", "%s does not tell its %s: nobody would see any", d.name, told)
+		}
 	}
-	for _, never := range []string{"pontoon_http_panics_total", "pontoon_state_diverged_total"} {
+	for _, never := range []string{"pontoon_http_panics_total", "pontoon_state_panics_total", "pontoon_state_diverged_total"} {
 		if m[never] > 0 {
 			w.c.violated("metrics", "%s: %s is %v", d.name, never, m[never])
 		}

@@ -45,7 +45,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		n.awaitFatal, n.watchLeader, n.watchDisk, n.watchSpace, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers,
-		n.watchExpiry, n.watchMembership, n.watchTwins, n.watchMoves, n.belong, n.compact, n.clearStores, n.compare,
+		n.watchExpiry, n.watchMembership, n.watchTwins, n.watchMoves, n.belong, n.compact, n.clearStores, n.compare, n.watchDefects,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -31,6 +31,8 @@ type Status struct {
 	Applied, Committed, LastLog uint64
 	// QueueBytes are the commands that wait on this node for the log or for the leader.
 	QueueBytes int64
+	// Panics counts the commands that panicked in this node's state since it was opened: each is a defect (M2).
+	Panics uint64
 	// Fresh is how long ago the state was last proven to be fresh; negative: never since the start.
 	Fresh time.Duration
 	// FailureTolerance is how many more voters may fail before writes stop; -1: they have stopped.
@@ -58,7 +60,7 @@ func (n *Node) Status(ctx context.Context) Status {
 	leader, _ := n.leaders.now()
 	s := Status{NodeID: n.id, ClusterID: who.ClusterID, Incarnation: who.Incarnation, LeaderID: leader,
 		Term: r.CurrentTerm(), Applied: n.applied(), Committed: r.CommitIndex(), LastLog: r.LastIndex(),
-		QueueBytes: n.commit.queue.size() + n.forward.queue.size(), Fresh: -1}
+		QueueBytes: n.commit.queue.size() + n.forward.queue.size(), Panics: n.state.Panics(), Fresh: -1}
 	if system, err := n.System(); err == nil { // a state without one is at its beginning
 		s.Epoch, s.Version = system.GetEpoch(), system.GetVersion()
 	}

@@ -110,8 +110,8 @@ func (r *registry) figures() api.NodeFigures {
 	s := r.node.Status(ctx)
 	f := api.NodeFigures{
 		Leader: s.LeaderID == s.NodeID, LeaderKnown: s.LeaderID != "", Term: s.Term, Applied: s.Applied, Committed: s.Committed, Last: s.LastLog,
-		QueueBytes: s.QueueBytes,
-		Voters:     voters(s), FailureTolerance: s.FailureTolerance, PublicCertificate: r.server.CertificateExpiry(),
+		QueueBytes: s.QueueBytes, Panics: s.Panics,
+		Voters: voters(s), FailureTolerance: s.FailureTolerance, PublicCertificate: r.server.CertificateExpiry(),
 	}
 	if t := r.node.Trust(); t != nil {
 		if expires, err := t.Expires(); err == nil { // absent from the scrape otherwise
