@@ -183,8 +183,13 @@ type Gaps struct {
 const gapHorizon = 30 * time.Second
 
 // WriteGaps tells how long nobody's write succeeded around each fault that which picks: the longest time between two
-// successes, of which the second came after the begin of the fault and the first before the next one, or the horizon.
+// successes, of which the second came after the begin of the fault and the first before the next one, the horizon, or the
+// last request of anybody: nobody waits for a write then.
 func WriteGaps(samples []Sample, faults []Fault, which func(Fault) bool) Gaps {
+	end := time.Duration(math.MaxInt64)
+	if len(samples) > 0 {
+		end = slices.MaxFunc(samples, func(a, b Sample) int { return cmp.Compare(a.Return, b.Return) }).Return
+	}
 	var begins, successes, gaps []time.Duration
 	for _, f := range faults {
 		if which(f) {
@@ -199,7 +204,7 @@ func WriteGaps(samples []Sample, faults []Fault, which func(Fault) bool) Gaps {
 	slices.Sort(begins)
 	slices.Sort(successes)
 	for i, from := range begins {
-		until := from + gapHorizon
+		until := min(from+gapHorizon, end)
 		if i+1 < len(begins) {
 			until = min(until, begins[i+1])
 		}

@@ -99,6 +99,10 @@ func TestWriteGapsAreThoseAroundTheFaults(t *testing.T) {
 	if got := WriteGaps(nil, faults, kill); got.Longest != gapHorizon {
 		t.Errorf("without any write: %+v", got)
 	}
+	few := []Sample{one(WriteTag, 39*second, Done), one(WriteTag, 40*second, Done), one(PullByTag, 40500*ms, Done)}
+	if got, want := WriteGaps(few, faults[1:], kill), (Gaps{1, second, second, second}); got != want {
+		t.Errorf("the traffic ended soon after a kill: %+v, want %+v", got, want)
+	}
 	if got := WriteGaps(samples, nil, kill); !reflect.DeepEqual(got, Gaps{}) {
 		t.Errorf("without any fault: %+v", got)
 	}
