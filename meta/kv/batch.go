@@ -38,16 +38,17 @@ func (b *Batch) Delete(key []byte) (err error) {
 func (b *Batch) Len() int { return b.b.Len() }
 
 // Commit applies the writes, unsynced, and ends the Batch, also with an error.
-func (b *Batch) Commit() (err error) {
-	defer guard("commit", &err)
-	if err := b.store.room(); err != nil {
-		return errors.Join(err, b.b.Close())
-	}
-	defer b.store.watch("commit to the state")()
-	if err := b.b.Commit(pebble.NoSync); err != nil {
-		return err
-	}
-	return b.b.Close()
+func (b *Batch) Commit() error {
+	return b.store.write("commit", func() error {
+		if err := b.store.room(); err != nil {
+			return errors.Join(err, b.b.Close())
+		}
+		defer b.store.watch("commit to the state")()
+		if err := b.b.Commit(pebble.NoSync); err != nil {
+			return err
+		}
+		return b.b.Close()
+	})
 }
 
 // Discard drops the writes and ends the Batch.

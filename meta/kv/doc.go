@@ -8,7 +8,8 @@
 //     Checkpoint and when Pebble rotates it.
 //  3. A Snapshot does not change.
 //  4. Every failure of the store is an *Error, a panic inside Pebble included,
-//     so that a caller can tell "my disk" from "my logic" (M2).
+//     so that a caller can tell "my disk" from "my logic" (M2). After a panic in a write nothing
+//     that writes waits: it is refused, Close too.
 //  5. No key or value that it returns is shared with a caller's buffer, unless
 //     a method says so.
 //

@@ -28,10 +28,27 @@ func IsError(err error) bool {
 // *Error. It is deferred directly.
 func guard(op string, err *error) {
 	if r := recover(); r != nil {
-		*err = &Error{Op: op, Err: fmt.Errorf("panic: %v", r)}
-		return
+		*err = fmt.Errorf("panic: %v", r)
 	}
 	if *err != nil && !IsError(*err) {
 		*err = &Error{Op: op, Err: *err}
 	}
+}
+
+// write does what takes Pebble's commit lock. A panic there, which is how Pebble says that its log cannot be written, leaves
+// the lock taken for good: whoever asks for it afterwards is refused, and does not wait for ever.
+func (s *Store) write(op string, do func() error) (err error) {
+	if broken := s.broken.Load(); broken != nil {
+		return &Error{Op: op, Err: fmt.Errorf("the store takes nothing since a write failed: %w", *broken)}
+	}
+	panicked := true
+	defer func() {
+		if panicked {
+			s.broken.CompareAndSwap(nil, &err)
+		}
+	}()
+	defer guard(op, &err)
+	err = do()
+	panicked = false
+	return err
 }

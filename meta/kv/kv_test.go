@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T, dir string, o Options) *Store {
@@ -259,6 +261,49 @@ type lines struct{ n int }
 func (l *lines) Infof(string, ...any)  { l.n++ }
 func (l *lines) Errorf(string, ...any) { l.n++ }
 func (l *lines) Fatalf(string, ...any) { panic("fatal") }
+
+// TestAfterAWriteThatFailedNothingWaits: Pebble panics when its log cannot be written, and keeps its commit lock. A node on a
+// full disk waited for that lock in Close, for ever: no supervisor started it again.
+func TestAfterAWriteThatFailedNothingWaits(t *testing.T) {
+	memory := NewMemory()
+	s, err := Open("state", Options{Memory: memory, Memtable: 1 << 20, Cache: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set([]byte("before"), []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	memory.Fill()
+	for err == nil { // the log is written behind the commit: a later one fails
+		err = s.Set([]byte("during"), make([]byte, 100))
+	}
+	if !IsError(err) || !strings.Contains(err.Error(), "no space left") {
+		t.Fatalf("got %v", err)
+	}
+	batch := s.Batch()
+	if err := batch.Set([]byte("after"), nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func() error{
+		"a commit": batch.Commit, "set": func() error { return s.Set([]byte("after"), nil) }, "delete": func() error { return s.Delete([]byte("before")) },
+		"sync": s.Sync, "a checkpoint": func() error { return s.Checkpoint("copy") }, "ingest": func() error { return s.Ingest(t.Context(), "table") },
+		"close": s.Close,
+	} {
+		ended := make(chan error, 1)
+		go func() { ended <- call() }()
+		select {
+		case err := <-ended:
+			if !IsError(err) || !strings.Contains(err.Error(), "no space left") {
+				t.Errorf("%s: got %v", name, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s waits", name)
+		}
+	}
+	if got, found, err := s.Get([]byte("before"), nil); err != nil || !found || string(got) != "1" {
+		t.Errorf("what was there reads %q, %v, %v", got, found, err)
+	}
+}
 
 // TestPebblesMessagesGoToTheLogger that was given.
 func TestPebblesMessagesGoToTheLogger(t *testing.T) {

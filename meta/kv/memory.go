@@ -3,18 +3,20 @@ package kv
 import (
 	"math/rand/v2"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Memory is a file system in memory that can be cloned as a power cut would
-// leave it, and that can hang as a disk does.
+// leave it, and that can hang, or be full, as a disk can.
 type Memory struct {
 	*vfs.MemFS
 
-	mu sync.Mutex // guards stuck
+	mu sync.Mutex // guards what follows
 	// stuck is closed when writes go on; nil while they do.
 	stuck chan struct{}
+	full  bool
 }
 
 // NewMemory answers an empty file system.
@@ -43,13 +45,22 @@ func (m *Memory) Hang() (release func()) {
 	})
 }
 
-func (m *Memory) wait() {
+// Fill lets every write from now on fail, as on a full disk.
+func (m *Memory) Fill() {
 	m.mu.Lock()
-	stuck := m.stuck
+	defer m.mu.Unlock()
+	m.full = true
+}
+
+// wait lasts while it hangs, and says whether it is full.
+func (m *Memory) wait() (full bool) {
+	m.mu.Lock()
+	stuck, full := m.stuck, m.full
 	m.mu.Unlock()
 	if stuck != nil {
 		<-stuck
 	}
+	return full
 }
 
 // Create implements vfs.FS.
@@ -78,7 +89,9 @@ type hangingFile struct {
 }
 
 func (f *hangingFile) Write(p []byte) (int, error) {
-	f.m.wait()
+	if f.m.wait() {
+		return 0, syscall.ENOSPC
+	}
 	return f.File.Write(p)
 }
 

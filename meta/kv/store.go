@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -25,6 +26,8 @@ type Store struct {
 	opts  *pebble.Options
 	watch func(what string) (done func())
 	room  func() error
+	// broken is what a panic in a write said.
+	broken atomic.Pointer[error]
 }
 
 // Open opens or creates the store in dir.
@@ -51,10 +54,10 @@ func OpenMemory() (*Store, error) {
 }
 
 // Close ends the store. Snapshots and iterators must be closed before; one that
-// is not is reported in the error. What was committed and not synced is synced.
-func (s *Store) Close() (err error) {
-	defer guard("close", &err)
-	return s.db.Close()
+// is not is reported in the error. What was committed and not synced is synced. After a write that panicked it lets go of
+// nothing and says so: the process is to end, and its next start reads what the log has.
+func (s *Store) Close() error {
+	return s.write("close", s.db.Close)
 }
 
 // Get implements Reader.
@@ -64,38 +67,33 @@ func (s *Store) Get(key, buf []byte) ([]byte, bool, error) { return get(s.db, ke
 func (s *Store) Iterate(low, high []byte) (*Iterator, error) { return iterate(s.db, low, high) }
 
 // Set writes one row, unsynced.
-func (s *Store) Set(key, value []byte) (err error) {
-	defer guard("set", &err)
+func (s *Store) Set(key, value []byte) error {
 	defer s.watch("write a row of the state")()
-	return s.db.Set(key, value, pebble.NoSync)
+	return s.write("set", func() error { return s.db.Set(key, value, pebble.NoSync) })
 }
 
 // Delete removes one row, unsynced; an absent one is no error.
-func (s *Store) Delete(key []byte) (err error) {
-	defer guard("delete", &err)
+func (s *Store) Delete(key []byte) error {
 	defer s.watch("delete a row of the state")()
-	return s.db.Delete(key, pebble.NoSync)
+	return s.write("delete", func() error { return s.db.Delete(key, pebble.NoSync) })
 }
 
 // Sync makes everything that was committed before it durable.
-func (s *Store) Sync() (err error) {
-	defer guard("sync", &err)
+func (s *Store) Sync() error {
 	defer s.watch("sync the state")()
-	return s.db.LogData(nil, pebble.Sync)
+	return s.write("sync", func() error { return s.db.LogData(nil, pebble.Sync) })
 }
 
 // Checkpoint makes a durable copy of the store in dir, which must not exist, by
 // hard links. Everything committed before it is in the copy.
-func (s *Store) Checkpoint(dir string) (err error) {
-	defer guard("checkpoint "+dir, &err)
-	return s.db.Checkpoint(dir, pebble.WithFlushedWAL())
+func (s *Store) Checkpoint(dir string) error {
+	return s.write("checkpoint "+dir, func() error { return s.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
 }
 
 // Ingest moves tables written by NewTable into the store, all or none. They
 // must not overlap each other. See the package doc for what it breaks.
-func (s *Store) Ingest(ctx context.Context, paths ...string) (err error) {
-	defer guard("ingest", &err)
-	return s.db.Ingest(ctx, paths)
+func (s *Store) Ingest(ctx context.Context, paths ...string) error {
+	return s.write("ingest", func() error { return s.db.Ingest(ctx, paths) })
 }
 
 // Size answers how many bytes of disk the store takes.
