@@ -8,8 +8,8 @@
 //     Checkpoint and when Pebble rotates it.
 //  3. A Snapshot does not change.
 //  4. Every failure of the store is an *Error, a panic inside Pebble included,
-//     so that a caller can tell "my disk" from "my logic" (M2). After a panic in a write nothing
-//     that writes waits: it is refused, Close too.
+//     so that a caller can tell "my disk" from "my logic" (M2). What asks to write after a write
+//     that panicked is refused, Close too; what waited for its turn at that moment waits for ever.
 //  5. No key or value that it returns is shared with a caller's buffer, unless
 //     a method says so.
 //
