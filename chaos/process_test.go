@@ -155,11 +155,20 @@ func need(t testing.TB, program string) string {
 	return path
 }
 
-// ports hands out addresses below the range that the kernel gives to outgoing connections, so that nothing takes one
-// between the look and the use except another program that listens.
+// Ports are given out below the range that the kernel gives to outgoing connections, so that nothing takes one between
+// the look and the use except another program that listens.
+const (
+	lowestPort = 20000
+	portBlocks = 24
+	blockSize  = 500
+)
+
+// ports are taken in blocks: who listens on the first port of a block has all of it, so two runs on one machine never
+// meet, not even on a port whose node is down right now.
 var ports struct {
-	mu    sync.Mutex
-	taken map[int]bool
+	mu   sync.Mutex
+	held []net.Listener // as long as the process lives
+	left []int          // of the blocks that are held; each port is given out once
 }
 
 // freeAddr returns a loopback address that is free for TCP and UDP.
@@ -167,31 +176,46 @@ func freeAddr(t testing.TB) string {
 	t.Helper()
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
-	if ports.taken == nil {
-		ports.taken = map[int]bool{}
+	for {
+		for len(ports.left) > 0 {
+			addr := loopback(ports.left[0])
+			ports.left = ports.left[1:]
+			tcp, err := net.Listen("tcp", addr)
+			if err != nil {
+				continue
+			}
+			udp, err := net.ListenPacket("udp", addr)
+			tcp.Close()
+			if err != nil {
+				continue
+			}
+			udp.Close()
+			return addr
+		}
+		if !takePorts() {
+			t.Fatalf("all ports from %d on have been given out, here or in other runs", lowestPort)
+		}
 	}
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		if ports.taken[port] {
-			continue
-		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		tcp, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		udp, err := net.ListenPacket("udp", addr)
-		tcp.Close()
-		if err != nil {
-			continue
-		}
-		udp.Close()
-		ports.taken[port] = true
-		return addr
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return ""
 }
+
+// takePorts takes a block that nobody has; the caller holds ports.mu.
+func takePorts() bool {
+	for _, block := range rand.Perm(portBlocks) {
+		first := lowestPort + block*blockSize
+		l, err := net.Listen("tcp", loopback(first))
+		if err != nil {
+			continue
+		}
+		ports.held = append(ports.held, l)
+		for _, i := range rand.Perm(blockSize - 1) {
+			ports.left = append(ports.left, first+1+i)
+		}
+		return true
+	}
+	return false
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // scratch is a folder for processes. It is kept when the test fails, and named, because the logs lie in it.
 func scratch(t testing.TB) string {

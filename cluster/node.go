@@ -75,6 +75,8 @@ type Node struct {
 
 	// fatal has the first error that ends the node.
 	fatal chan error
+	// ending is closed when Run begins to end.
+	ending chan struct{}
 	// phase is what the node waits for, for Ready and Status.
 	phase atomic.Pointer[string]
 	// raftStarted is when the Raft that runs now was made.
@@ -89,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
+	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), ending: make(chan struct{}), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
 		disk: &diskWatch{}, space: NewSpace(cfg.DataDir, cfg.MinFree, cfg.Ballast)}
 	if cfg.FreeSpace != nil {
 		n.space.free = cfg.FreeSpace

@@ -43,6 +43,7 @@ func (n *Node) Run(ctx context.Context) error {
 	under.Go(func() error { defer close(answered); return n.commit.complete() })
 
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { close(n.ending) })()
 	for _, part := range []func(context.Context) error{
 		n.awaitFatal, n.watchLeader, n.watchDisk, n.watchSpace, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers,
 		n.watchExpiry, n.watchMembership, n.watchTwins, n.watchMoves, n.belong, n.compact, n.clearStores, n.compare, n.watchDefects,
@@ -63,6 +64,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.locks.wait()
 	return errors.Join(err, under.Wait())
 }
+
+// Ending is closed once Run begins to end, asked or not; on a disk that hangs it may never come to its end.
+func (n *Node) Ending() <-chan struct{} { return n.ending }
 
 // failing makes the early end of what lies below the end of the node.
 func (n *Node) failing(what string, err error) error {

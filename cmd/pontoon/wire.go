@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -182,10 +183,14 @@ func (r *registry) run(ctx context.Context) error {
 	defer stopNode()
 
 	var node, pulls, sides errgroup.Group
-	node.Go(func() error {
-		err := r.node.Run(deciding)
-		fail(err) // a node that cannot go on takes its door down with it
-		return err
+	node.Go(func() error { return r.node.Run(deciding) })
+	sides.Go(func() error { // a node that cannot go on takes its door down with it, without waiting until it has ended
+		select {
+		case <-r.node.Ending():
+			fail(errors.New("the node stops"))
+		case <-serving.Done():
+		}
+		return nil
 	})
 	pulls.Go(func() error { return r.oci.Run(pulling) })
 	sides.Go(func() error { return r.serveSocket(fail) })
@@ -198,6 +203,7 @@ func (r *registry) run(ctx context.Context) error {
 	//    running requests end, or are cut at http.draintimeout. They need all that is below.
 	err := r.server.Run(serving)
 	fail(err)
+	defer lastResort(r.log, os.Exit)()
 	// 2. Hand leadership over while Raft still runs: the others need no election, so writes pause for milliseconds.
 	r.stepDown(below)
 	// 3. The last pull counts go into the log, through whoever leads now.
@@ -216,6 +222,20 @@ func (r *registry) run(ctx context.Context) error {
 		r.log.Info("stopped")
 	}
 	return err
+}
+
+// endTime bounds what follows once the clients are gone: departTime, and about as long to close.
+const endTime = time.Minute
+
+// lastResort ends the process at endTime as a kill would, which loses nothing (C1), unless it was called off: on a disk
+// that answers no more even closing may wait for ever, and a node that hangs is not started again by anybody.
+func lastResort(log *slog.Logger, exit func(code int)) (callOff func() bool) {
+	return time.AfterFunc(endTime, func() {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		log.Error("the node does not come to its end and is cut off", "after", endTime, "stacks", string(stacks))
+		exit(exitFailure)
+	}).Stop
 }
 
 func (r *registry) stepDown(ctx context.Context) {
