@@ -83,6 +83,8 @@ type chaos struct {
 	ended   bool          // as it should
 	healed  []time.Duration
 	history *os.File
+	effects []check.Effect // at the end (I9)
+	trimmed bool           // their oldest
 }
 
 func newChaos(t *testing.T) *chaos {
@@ -333,6 +335,7 @@ func (r *chaos) close() {
 		o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(r.watcher.facts()))
 		o.Findings = check.JoinFindings(o.Findings, []check.Finding{{Rule: "I13", Judged: r.watcher.asked}}) // broken ones are in Others
 	}
+	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Writes: r.c.history.Writes(), Effects: r.effects, EffectsTrimmed: r.trimmed}))
 	left := r.c.history.Take(nil)
 	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Operations: left}))
 	o.Findings = check.JoinFindings(o.Findings, r.c.observed())
@@ -376,7 +379,7 @@ func writeReport(o *check.Outcomes, dir string) error {
 }
 
 // required are the rules that a run of minutes must have had something to judge by.
-var required = []string{"tags", "manifests", "locks", "I1", "I2", "I3", "I4", "I5", "I6 nodes", "I6 answers", "I8", "I11", "I12", "I13"}
+var required = []string{"tags", "manifests", "locks", "I1", "I2", "I3", "I4", "I5", "I6 nodes", "I6 answers", "I8", "I9", "I11", "I12", "I13"}
 
 // leastTime is how long a run is at least that can be void.
 const leastTime = time.Minute
@@ -431,6 +434,10 @@ func (r *chaos) finale() {
 	}
 	d.agree()
 	r.bandsHold()
+	var err error
+	if r.effects, r.trimmed, err = d.nodes[0].points.effects(); err != nil {
+		t.Errorf("%s: %v", d.nodes[0].name, err)
+	}
 	t.Logf("at the end %d images are there, whole on %d nodes", len(images), len(d.nodes))
 	if len(images) == 0 {
 		t.Error("no image is left: the end shows nothing")

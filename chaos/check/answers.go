@@ -3,6 +3,8 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -118,32 +120,30 @@ func mayBeAbsent(changes []*Operation, window [2]time.Duration) bool {
 	})
 }
 
-// oneEffect is I9, by the digests that were written once: such a write is in the events once if it was done, never if it
-// was refused, at most once if nobody knows.
-func oneEffect(ops []Operation, effects []Effect) Finding {
+// oneEffect is I9: no request has the same effect twice; and by the digests that were written once, a write of a tag is in
+// the events once if it was done, never if it was refused, at most once if nobody knows.
+func oneEffect(f *Facts) Finding {
 	found := Finding{Rule: "I9", Text: "each request has one effect"}
-	if len(effects) == 0 {
-		return found
-	}
-	count := map[Effect]int{}
-	for _, e := range effects {
-		count[e]++
-	}
-	writes := map[Effect][]*Operation{}
-	for i := range ops {
-		if o := &ops[i]; o.Kind == TagPut {
-			for tag := range strings.SplitSeq(o.Key, ",") {
-				e := Effect{o.Repo, tag, o.Input}
-				writes[e] = append(writes[e], o)
+	count := map[Effect]int{} // without the request
+	asked := map[Effect]int{}
+	for _, e := range f.Effects {
+		if e.Request != "" {
+			found.Judged++
+			if asked[e]++; asked[e] == 2 {
+				found.broken(e.Repo+":"+e.Tag, "request %s had the effect %s of %s%s twice", e.Request, e.Kind, short(e.Digest), e.Subject)
 			}
 		}
+		e.Request = ""
+		count[e]++
 	}
-	for e, by := range writes {
-		if len(by) > 1 {
+	writes := writesOnce(f.Writes)
+	since := firstTold(f, writes)
+	for e, o := range writes {
+		if o.Call <= since {
 			continue
 		}
 		found.Judged++
-		switch o, n := by[0], count[e]; {
+		switch n := count[e]; {
 		case n > 1:
 			found.brokenBy(e.Repo+":"+e.Tag, fmt.Sprintf("one write of %s took effect %d times", short(e.Digest), n), o)
 		case o.Outcome == Done && n == 0:
@@ -153,6 +153,40 @@ func oneEffect(ops []Operation, effects []Effect) Finding {
 		}
 	}
 	return found
+}
+
+// writesOnce are the writes whose digest nobody wrote to the same tag a second time, by the effect that they should have.
+func writesOnce(ops []Operation) map[Effect]*Operation {
+	writes := map[Effect]*Operation{}
+	for i := range ops {
+		if ops[i].Kind != TagPut {
+			continue
+		}
+		for tag := range strings.SplitSeq(ops[i].Key, ",") {
+			e, by := Effect{Kind: TagPut, Repo: ops[i].Repo, Tag: tag, Digest: ops[i].Input}, &ops[i]
+			if _, again := writes[e]; again {
+				by = nil
+			}
+			writes[e] = by
+		}
+	}
+	maps.DeleteFunc(writes, func(_ Effect, o *Operation) bool { return o == nil })
+	return writes
+}
+
+// firstTold is the time from which on every effect is in the events: after the oldest write in them was answered. Without
+// any effect it is never; where none were trimmed, always.
+func firstTold(f *Facts, writes map[Effect]*Operation) time.Duration {
+	if len(f.Effects) > 0 && !f.EffectsTrimmed {
+		return -1
+	}
+	for _, e := range f.Effects {
+		e.Request = ""
+		if o := writes[e]; o != nil && o.Outcome == Done {
+			return o.Return
+		}
+	}
+	return math.MaxInt64
 }
 
 // removedTakesNoWrites is I10.

@@ -39,6 +39,7 @@ type History struct {
 	out     *bufio.Writer
 	encoder *json.Encoder
 	ops     []Operation
+	writes  []Operation
 	samples []Sample
 	faults  []Fault
 	err     error
@@ -78,6 +79,9 @@ func (h *History) Add(o Operation) {
 		return
 	}
 	h.ops = append(h.ops, o)
+	if o.Kind == TagPut {
+		h.writes = append(h.writes, o)
+	}
 	if s, ok := sampleOf(&o); ok {
 		h.samples = append(h.samples, s)
 	}
@@ -120,6 +124,13 @@ func (h *History) Take(which func(*Operation) bool) []Operation {
 	}
 	h.ops = left
 	return taken
+}
+
+// Writes are all writes of tags so far, the taken ones too.
+func (h *History) Writes() []Operation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]Operation(nil), h.writes...)
 }
 
 // Samples are the times and outcomes of all requests so far, the taken ones too.

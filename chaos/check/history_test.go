@@ -24,6 +24,7 @@ func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
 		})
 	}
 	group.Wait()
+	h.Add(Operation{Class: WriteTag, Kind: TagPut, Repo: "a", Key: "v1", Input: "sha256:1", Outcome: Unknown})
 	h.AddFault(Fault{Name: "kill", Target: "node1", From: time.Second, Until: 2 * time.Second})
 	if err := h.Flush(); err != nil {
 		t.Fatal(err)
@@ -32,8 +33,11 @@ func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if log.Run.Seed != 42 || log.Torn || len(log.Operations) != 160 || len(log.Faults) != 1 {
+	if log.Run.Seed != 42 || log.Torn || len(log.Operations) != 161 || len(log.Faults) != 1 {
 		t.Fatalf("read %+v with %d operations", log.Run, len(log.Operations))
+	}
+	if n := len(h.Writes()); n != 1 {
+		t.Errorf("%d writes of tags, want 1", n)
 	}
 	if taken := h.Take(nil); !reflect.DeepEqual(taken, log.Operations) {
 		t.Fatal("what is read is not what was kept")
@@ -41,7 +45,7 @@ func TestAHistoryIsReadAsItWasWritten(t *testing.T) {
 	if !reflect.DeepEqual(h.Faults(), log.Faults) {
 		t.Fatalf("faults kept: %v, read: %v", h.Faults(), log.Faults)
 	}
-	if !reflect.DeepEqual(h.Samples(), SamplesOf(log.Operations)) || h.Len() != 160 {
+	if !reflect.DeepEqual(h.Samples(), SamplesOf(log.Operations)) || h.Len() != 161 {
 		t.Fatal("the samples are not those of the operations")
 	}
 }

@@ -19,13 +19,17 @@ type Facts struct {
 	BucketRead bool
 	States     []State
 	Leaders    []Leader
-	Effects    []Effect
-	Absences   []Absence
-	Recoveries []Recovery
-	Before     []Gauge
-	After      []Gauge
-	Losses     []Loss
-	Bounds     Bounds
+	// Writes are all writes of tags, those too that are not in Operations any more.
+	Writes []Operation
+	// Effects are the ledger's events in their order; EffectsTrimmed says that the oldest are not there any more.
+	Effects        []Effect
+	EffectsTrimmed bool
+	Absences       []Absence
+	Recoveries     []Recovery
+	Before         []Gauge
+	After          []Gauge
+	Losses         []Loss
+	Bounds         Bounds
 }
 
 // Bounds are the times and sizes that rules allow.
@@ -80,8 +84,15 @@ type Leader struct {
 	Node string
 }
 
-// Effect is a write of a tag as the ledger's events tell it. All events of the repository must be there.
-type Effect struct{ Repo, Tag, Digest string }
+// Effect is what the ledger's events tell of a change.
+type Effect struct {
+	Request string // "" is a change that no request asked for
+	Kind    Kind   // TagPut, or what the ledger calls it
+	Repo    string // "" with what is of no repository
+	Tag     string
+	Digest  string // what came, or what was removed
+	Subject string // of what is no content: a lock
+}
 
 // Absence is the time that a node was no member: from the answer to its removal until it was asked to join again.
 type Absence struct {
@@ -129,7 +140,7 @@ func CheckInvariants(f *Facts) []Finding {
 		answersNeverGoBack(f.Operations),
 		staleIsBounded(f.Operations, bounds.Stale),
 		oneLeader(f.Leaders),
-		oneEffect(f.Operations, f.Effects),
+		oneEffect(f),
 		removedTakesNoWrites(f.Operations, f.Absences),
 		heals(f.Recoveries, bounds.Heal),
 		returnsToBand(f.Before, f.After, bounds.Bands),

@@ -50,7 +50,7 @@ func good() *Facts {
 		States: []State{{"n1", 1 * second, 5, "h5"}, {"n2", 2 * second, 5, "h5"}, {"n1", 3 * second, 9, "h9"}, {"n2", 4 * second, 9, "h9"},
 			{"n1", 5 * second, 9, "h9"}, {"n3", 5 * second, 0, ""}},
 		Leaders:    []Leader{{1, "n1"}, {1, "n1"}, {2, "n2"}},
-		Effects:    []Effect{{"r", "a", "x"}, {"r", "b", "y"}},
+		Effects:    []Effect{wrote("q1", "a", "x"), wrote("q2", "b", "y"), {Request: "q2", Kind: "push", Repo: "r", Digest: "y"}},
 		Absences:   []Absence{{"n4", 30 * second, 60 * second}},
 		Recoveries: []Recovery{{"n1", 2 * second, "", 0}},
 		Before:     []Gauge{{"n1", "goroutines", 100}},
@@ -58,6 +58,10 @@ func good() *Facts {
 		Losses:     []Loss{{15 * time.Millisecond, 26 * time.Millisecond, []string{"n3"}}},
 		Bounds:     Bounds{Leak: 5 * minute, Stale: minute, Bands: map[string]Band{"goroutines": {1.2, 20}}},
 	}
+}
+
+func wrote(request, tag, digest string) Effect {
+	return Effect{Request: request, Kind: TagPut, Repo: "r", Tag: tag, Digest: digest}
 }
 
 func removedWrite(outcome Outcome) Operation {
@@ -85,7 +89,7 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		}, ""},
 		{"a push after the deletion does not", func(f *Facts) {
 			f.Operations = append(f.Operations, manifest(30, 31, ManifestDelete, "x", "", Done), put(32, 33, "c", "x", "", Done))
-			f.Effects = append(f.Effects, Effect{"r", "c", "x"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "x"))
 			f.Contents[0].Bytes = ""
 		}, "I1"},
 		{"a refused deletion does not", func(f *Facts) {
@@ -178,33 +182,46 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 
 		{"two leaders of a term", func(f *Facts) { f.Leaders[1].Node = "n3" }, "I8"},
 
-		{"two effects", func(f *Facts) { f.Effects = append(f.Effects, f.Effects[0]) }, "I9"},
+		{"two effects", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "x")) }, "I9"},
+		{"two effects of an unknown write", func(f *Facts) {
+			f.Operations[1].Outcome = Unknown
+			f.Effects = append(f.Effects, wrote("q3", "a", "x"))
+		}, "I9"},
+		{"two effects of one request", func(f *Facts) { f.Effects = append(f.Effects, f.Effects[2]) }, "I9"},
+		{"two effects that nobody asked for", func(f *Facts) {
+			f.Effects = append(f.Effects, Effect{Kind: "release", Subject: "l"}, Effect{Kind: "release", Subject: "l"})
+		}, ""},
+		{"the first effect was trimmed", func(f *Facts) { f.Effects, f.EffectsTrimmed = f.Effects[1:], true }, ""},
+		{"the first was trimmed, a later one is not there", func(f *Facts) {
+			f.Effects, f.EffectsTrimmed = f.Effects[1:], true
+			f.Operations = append(f.Operations, put(30, 31, "c", "x", "", Done))
+		}, "I9"},
 		{"no effect", func(f *Facts) { f.Effects = f.Effects[1:] }, "I9"},
-		{"a refusal with an effect", func(f *Facts) { f.Effects = append(f.Effects, Effect{"r", "a", "z"}) }, "I9"},
+		{"a refusal with an effect", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "z")) }, "I9"},
 		{"unknown, with an effect", func(f *Facts) { f.Operations[1].Outcome = Unknown }, ""},
 		{"unknown, without an effect", func(f *Facts) { f.Operations[1].Outcome, f.Effects = Unknown, f.Effects[1:] }, ""},
 		{"two writes of one digest", func(f *Facts) {
 			f.Operations = append(f.Operations, put(12, 13, "a", "x", "", Done))
-			f.Effects = append(f.Effects, f.Effects[0])
+			f.Effects = append(f.Effects, wrote("q3", "a", "x"))
 		}, ""},
 		{"several tags, one without an effect", func(f *Facts) { f.Operations[1].Key = "a,c" }, "I9"},
 
 		{"a removed node writes", func(f *Facts) {
 			f.Operations = append(f.Operations, removedWrite(Done))
-			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 		}, "I10"},
 		{"a node writes that was removed and never came back", func(f *Facts) {
 			f.Absences[0].Until = 0
 			f.Operations = append(f.Operations, removedWrite(Done))
-			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 		}, "I10"},
 		{"another node writes meanwhile", func(f *Facts) {
 			o := removedWrite(Done)
 			o.Node = "n1"
 			f.Operations = append(f.Operations, o)
-			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 		}, ""},
 		{"a removed node answers a read", func(f *Facts) {
@@ -217,11 +234,11 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 			o := removedWrite(Refused)
 			o.Call, o.Return, o.Outcome, o.Input = 20*second, 21*second, Done, "x"
 			f.Operations = append(f.Operations, o)
-			f.Effects = append(f.Effects, Effect{"r", "c", "x"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "x"))
 		}, ""},
 		{"a node writes when it is back", func(f *Facts) {
 			f.Operations = append(f.Operations, removedWrite(Done))
-			f.Effects = append(f.Effects, Effect{"r", "c", "w"})
+			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
 			f.Absences[0].Until = 35 * second
 		}, ""},
@@ -251,6 +268,7 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			facts := good()
 			c.spoil(facts)
+			facts.Writes = facts.Operations
 			var objecting []string
 			for _, f := range CheckInvariants(facts) {
 				for _, v := range f.Violations {
@@ -270,6 +288,7 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 func TestEveryRuleHasSomethingToJudgeInAGoodRun(t *testing.T) {
 	facts := good()
 	facts.Operations = append(facts.Operations, removedWrite(Refused))
+	facts.Writes = facts.Operations
 	for _, f := range CheckInvariants(facts) {
 		if f.Judged == 0 {
 			t.Errorf("%s judged nothing", f.Rule)

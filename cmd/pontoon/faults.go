@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pontoon-registry/pontoon/cluster"
+	"github.com/pontoon-registry/pontoon/meta"
 )
 
 // A binary that is built with the tag `faults` does harm to itself when it is told to. It is for package chaos and is never
@@ -38,6 +39,8 @@ import (
 //	GET    /rules/1      {"id":1,…,"hits":n,"acted":n,"held":n}
 //	DELETE /rules/1      releases who is held by it, takes it away, and answers what GET answered
 //	DELETE /rules        all of them
+//	GET    /events       {"action":…,"request":…,"repository":…,"tag":…,"digest":…,"subject":…} of each change that the ledger
+//	                     keeps, a line each, the oldest first, and an empty line: harms nothing, and no release tells it
 //
 // A rule:
 //
@@ -83,6 +86,8 @@ type faults struct {
 	offset time.Duration
 	// free is what the disk is said to have; nil: the truth.
 	free *int64
+	// shown is whose events are told; nil: not opened yet.
+	shown meta.Ledger
 
 	server *http.Server
 	done   chan error

@@ -21,6 +21,7 @@ func (f *faults) handler() http.Handler {
 	m.HandleFunc("PUT /clock", put(f, func(c clockSetting) harm { return harm{Clock: &c} }))
 	m.HandleFunc("PUT /space", put(f, func(s spaceSetting) harm { return harm{Space: &s} }))
 	m.HandleFunc("PUT /disk", put(f, func(d map[string]diskSetting) harm { return harm{Disk: &d} }))
+	m.HandleFunc("GET /events", f.events)
 	m.HandleFunc("POST /rules", f.addRule)
 	m.HandleFunc("DELETE /rules", func(w http.ResponseWriter, _ *http.Request) { f.rules.clear(); tell(w, f.state()) })
 	m.HandleFunc("GET /rules/{id}", oneRule(f.rules.get))

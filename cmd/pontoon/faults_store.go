@@ -228,6 +228,9 @@ func (f *faults) ledger(l meta.Ledger) meta.Ledger {
 	if f == nil {
 		return l
 	}
+	f.mu.Lock()
+	f.shown = l
+	f.mu.Unlock()
 	return &faultyLedger{l, f}
 }
 
