@@ -28,8 +28,9 @@ type arena struct {
 	taken   []*node // under a fault
 	claimed []*node // taken by the fault that is being injected
 
-	active  sync.Map               // names of the faults that are there → whether each is confined
-	members atomic.Pointer[[]door] // d.nodes as they were last, for other goroutines
+	absences absences               // of nodes that were removed while they ran
+	active   sync.Map               // names of the faults that are there → whether each is confined
+	members  atomic.Pointer[[]door] // d.nodes as they were last, for other goroutines
 }
 
 const (

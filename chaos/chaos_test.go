@@ -337,7 +337,7 @@ func (r *chaos) close() {
 	}
 	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Writes: r.c.history.Writes(), Effects: r.effects, EffectsTrimmed: r.trimmed}))
 	left := r.c.history.Take(nil)
-	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Operations: left}))
+	o.Findings = check.JoinFindings(o.Findings, check.CheckInvariants(&check.Facts{Operations: left, Absences: r.a.absences.since(r.c.history.Began())}))
 	o.Findings = check.JoinFindings(o.Findings, r.c.observed())
 	o.Notes = []string{fmt.Sprintf("-chaos.seed=%d -chaos.duration=%v -chaos.faults=%s", r.nemesis.plan.seed, r.during, *chaosFaults),
 		r.shelf.count.String(), fmt.Sprintf("faults: %v; found nobody to harm: %v", r.nemesis.kinds, r.nemesis.missed)}

@@ -15,6 +15,7 @@ func memberFaults() []fault {
 	return []fault{
 		{name: "join-and-leave", weight: 2, alone: true, inject: joinAndLeave},
 		{name: "wipe", weight: 2, alone: true, inject: wipe},
+		{name: "remove", weight: 2, alone: true, hold: [2]time.Duration{8 * time.Second, 15 * time.Second}, inject: remove},
 		{name: "clone", weight: 1, alone: true, inject: clone},
 		{name: "move", weight: 1, alone: true, inject: moveOne},
 		{name: "swap-addresses", weight: 1, alone: true, inject: swapTwo},

@@ -76,7 +76,8 @@ func (y *seasons) judge() {
 		others := y.c.history.Take(func(o *check.Operation) bool { return slices.Contains(unjudged, o.Repo) }) // by the models
 		y.c.linearize(s, ops)
 		s.held = check.HeldBy(ops)
-		y.c.rules = check.JoinFindings(y.c.rules, check.CheckInvariants(&check.Facts{Operations: append(ops, others...)}))
+		y.c.rules = check.JoinFindings(y.c.rules, check.CheckInvariants(&check.Facts{Operations: append(ops, others...),
+			Absences: y.c.a.absences.since(y.c.history.Began())}))
 		y.judged <- s
 	}
 	close(y.judged)

@@ -313,6 +313,16 @@ func TestOneNodeAloneAgreesWithNobody(t *testing.T) {
 	}
 }
 
+// TestOnlyWhatARemovedNodeAnswersIsJudged: a request that found that the node has ended says nothing about I10.
+func TestOnlyWhatARemovedNodeAnswersIsJudged(t *testing.T) {
+	answered, unheard := removedWrite(Unknown), removedWrite(Unknown)
+	answered.Status = 503
+	f := removedTakesNoWrites([]Operation{answered, unheard}, []Absence{{"n4", 30 * second, 0}})
+	if f.Judged != 1 || f.Broken != 0 {
+		t.Errorf("of one that was answered and one that was not, %d were judged, %d broken", f.Judged, f.Broken)
+	}
+}
+
 func TestFindingsOfPartsAreJoinedByRule(t *testing.T) {
 	bad, fine := good(), good()
 	bad.Leaders[1].Node = "n3"
