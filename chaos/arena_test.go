@@ -51,8 +51,12 @@ func newArena(t testing.TB, dir string, seed uint64) *arena {
 			t.Error(err)
 		}
 	})
+	drain := "1s"
+	if *chaosBalanced {
+		drain = "2s" // HAProxy needs up to 1.5 s to turn away from a node that drains
+	}
 	a.d = newDeployment(t, a.bucket, options{
-		first: 4, slots: arenaSlots, drain: "1s", quiet: true,
+		first: 4, slots: arenaSlots, drain: drain, quiet: true,
 		disk:    512,
 		cluster: []string{"voters: 3", "log: {size: 1MiB}", "disk: {minfree: 32MiB, ballast: 16MiB}"},
 		env:     []string{"GOMAXPROCS=1"},

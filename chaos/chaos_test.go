@@ -324,7 +324,7 @@ func (r *chaos) close() {
 	}
 	o := &check.Outcomes{
 		Run: check.Run{Seed: r.nemesis.plan.seed, Began: r.c.history.Began()}, Took: r.took, Faults: r.c.history.Faults(),
-		Judgement: r.c.judgement, Others: r.c.violations(), Findings: r.c.rules, Required: required,
+		Judgement: r.c.judgement, Others: append(r.crashes(), r.c.violations()...), Findings: r.c.rules, Required: required,
 	}
 	for _, s := range r.c.history.Samples() {
 		if s.Class != guardClass && s.Class != sentinelClass {
@@ -367,6 +367,18 @@ func (r *chaos) close() {
 	if !verdict.Passed() {
 		r.t.Errorf("%v", verdict.Verdict)
 	}
+}
+
+// crashes are the nodes that ended, and nobody had asked.
+func (r *chaos) crashes() (found []check.Violation) {
+	for _, n := range r.a.d.nodes {
+		for _, p := range append(n.earlier, n.proc) {
+			if err := p.crash(); err != nil {
+				found = append(found, check.Violation{Rule: "crash", Where: n.name, Text: err.Error()})
+			}
+		}
+	}
+	return found
 }
 
 // writeReport leaves the page that tells of the run.

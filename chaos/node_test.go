@@ -21,9 +21,10 @@ type node struct {
 	config                    string // file
 	addr, debug, peer, gossip string
 	proc                      *process
-	env                       []string // of its process, beside the test's
-	binary                    string   // its program; empty: the one under test
-	points                    *points  // what it breaks in itself on command; nil: it has no such thing
+	earlier                   []*process // that it was before
+	env                       []string   // of its process, beside the test's
+	binary                    string     // its program; empty: the one under test
+	points                    *points    // what it breaks in itself on command; nil: it has no such thing
 	wire                      func(*node)
 	claims                    int     // how often a fault took it
 	volume                    *volume // under its data; nil: a folder
@@ -36,6 +37,9 @@ func (n *node) start() {
 	program := n.binary
 	if program == "" {
 		program = pontoon(n.t)
+	}
+	if n.proc != nil {
+		n.earlier = append(n.earlier, n.proc)
 	}
 	n.proc = start(n.t, n.logs, n.name, n.env, program, "serve", n.config)
 }

@@ -25,8 +25,9 @@ type process struct {
 	done chan struct{} // closed once the process has been waited for
 	err  error         // how it ended; read after done
 
-	mu       sync.Mutex // guards expected
+	mu       sync.Mutex // guards what follows
 	expected bool       // its end was asked for
+	crashed  bool       // it ended, and nobody had asked
 }
 
 // start runs the program with its output appended to dir/name.log. An end that nobody asked for fails the test.
@@ -55,11 +56,22 @@ func (p *process) wait() {
 	p.log.Close()
 	p.mu.Lock() // with done, so that who takes mayEnd back knows whether it was in time
 	expected := p.expected
+	p.crashed = !expected
 	close(p.done)
 	p.mu.Unlock()
 	if !expected {
 		p.t.Errorf("%s ended by itself: %v; the end of its log:\n%s", p.name, p.err, tail(p.log.Name(), 25))
 	}
+}
+
+// crash is how the process ended without being asked to, nil if it did not.
+func (p *process) crash() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.crashed {
+		return nil
+	}
+	return fmt.Errorf("%s ended by itself (%w); see %s", p.name, p.err, p.log.Name())
 }
 
 // signal sends one signal; a process that has ended already ignores it.
