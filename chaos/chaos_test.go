@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -324,7 +325,7 @@ func (r *chaos) close() {
 	}
 	o := &check.Outcomes{
 		Run: check.Run{Seed: r.nemesis.plan.seed, Began: r.c.history.Began()}, Took: r.took, Faults: r.c.history.Faults(),
-		Judgement: r.c.judgement, Others: append(r.crashes(), r.c.violations()...), Findings: r.c.rules, Required: required,
+		Judgement: r.c.judgement, Others: append(r.ends(), r.c.violations()...), Findings: r.c.rules, Required: required,
 	}
 	for _, s := range r.c.history.Samples() {
 		if s.Class != guardClass && s.Class != sentinelClass {
@@ -369,13 +370,26 @@ func (r *chaos) close() {
 	}
 }
 
-// crashes are the nodes that ended, and nobody had asked.
-func (r *chaos) crashes() (found []check.Violation) {
-	for _, n := range r.a.d.nodes {
+// ends are the nodes that ended and were not asked to, or were and did not, on every disk that a node had.
+func (r *chaos) ends() (found []check.Violation) {
+	for _, n := range append(r.a.d.left, r.a.d.nodes...) {
 		for _, p := range append(n.earlier, n.proc) {
-			if err := p.crash(); err != nil {
-				found = append(found, check.Violation{Rule: "crash", Where: n.name, Text: err.Error()})
+			if text := p.misbehaved(); text != "" {
+				found = append(found, check.Violation{Rule: "end", Where: n.name, Text: text})
 			}
+		}
+	}
+	logs, err := filepath.Glob(filepath.Join(r.a.dir, "node*.log"))
+	if err != nil || len(logs) == 0 {
+		r.t.Errorf("no node has left a log: %v", err)
+	}
+	for _, name := range logs {
+		log, err := os.ReadFile(name)
+		if err != nil {
+			r.t.Error(err)
+		}
+		if n := bytes.Count(log, []byte("the node does not come to its end and is cut off")); n > 0 {
+			found = append(found, check.Violation{Rule: "end", Where: filepath.Base(name), Text: fmt.Sprintf("cut itself off %d times", n)})
 		}
 	}
 	return found
@@ -449,6 +463,9 @@ func (r *chaos) finale() {
 	var err error
 	if r.effects, r.trimmed, err = d.nodes[0].points.effects(); err != nil {
 		t.Errorf("%s: %v", d.nodes[0].name, err)
+	}
+	if !slices.ContainsFunc(r.effects, func(e check.Effect) bool { return e.Kind == check.TagPut }) {
+		t.Error("the ledger's events tell of no tag that was written")
 	}
 	t.Logf("at the end %d images are there, whole on %d nodes", len(images), len(d.nodes))
 	if len(images) == 0 {

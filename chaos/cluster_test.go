@@ -21,6 +21,7 @@ type deployment struct {
 	store    store
 	options  options
 	nodes    []*node
+	left     []*node            // for good
 	balancer string             // address of HAProxy, host:port
 	slots    *slots             // HAProxy's, where nodes come and go
 	volumes  map[string]*volume // by the name of their node, also of those that are gone

@@ -30,18 +30,20 @@
 //	watcher ─► every node                           states, terms, panics, an answer by digest twice a second
 //	seasons ─► chaos/check                          tags, sets and locks live for 12 s, are judged, and their garbage collected
 //
-// Meanwhile garbage is collected with seconds of grace and backups are taken. At the end all nodes hold the same, every image
-// that was acknowledged and not deleted comes byte for byte from each of them and from a restored backup, and the bucket comes
-// to hold what those need and nothing else. The last line of the binary is the verdict: PASS, FAIL, or VOID where too little
-// was tried to say either, or the harness gave up: a node that is not ready again within a minute of its start or never agrees
-// with the others is a failed harness too, so read why a run is void. The line names as unobserved the rules of
-// which nothing was seen, such as I10 where no node was removed while it ran, as the fault remove does. What a run leaves is
-// in one folder, which the first line names: history.jsonl, report.html, the logs and disks of the nodes. RECORD.md tells
-// what was found.
+// Meanwhile garbage is collected with seconds of grace and backups are taken. At the end all nodes hold the same, the ledger's
+// events tell one effect of each request (I9), every image that was acknowledged and not deleted comes byte for byte from each
+// of them and from a restored backup, and the bucket comes to hold what those need and nothing else. The last line of the
+// binary is the verdict: PASS, FAIL, or VOID where too little was tried to say either, or the harness gave up. A node that ends
+// by itself, or does not end when it should, is a violation; one that is not ready again within a minute of its start or never
+// agrees with the others is a failed harness, so read why a run is void. The line names as unobserved the rules of which
+// nothing was seen, such as I10 where no node was removed while it ran, as the fault remove does. What a run leaves is in one
+// folder, which the first line names: history.jsonl, report.html, the logs and disks of the nodes. RECORD.md tells what was
+// found.
 //
 // Some tests are too long for every change, or run shorter there. They are asked for by flags of the test binary, which the
 // Makefile sets: -long (make e2e, make drill), -cycles and -seed (make churn), -conformance and -restarting (make conformance),
-// -figures (make bench), -million (make bench-million), -chaos.duration, -chaos.seed, -chaos.faults and -chaos.dir (make chaos).
+// -figures (make bench), -million (make bench-million), -chaos.duration, -chaos.seed, -chaos.faults,
+// -chaos.balanced and -chaos.dir (make chaos).
 // -chaos.previous names an earlier build, from which TestNodesAreUpgradedAndRollBack upgrades and to which it rolls back; the
 // faults of TestChaos cannot hold it, since that build takes no commands and another command version founded the cluster. Power cuts
 // and full disks need root and loop devices; where they are not, that is said and the rest is run.

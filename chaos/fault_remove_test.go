@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +19,8 @@ import (
 const (
 	// departs bounds the time from when a removed node reaches the others again until it has ended.
 	departs = time.Minute
+	// exitNotFound is what a verb says of what is not there.
+	exitNotFound = 3
 	// exitDeparted is how a node ends that is no member any more.
 	exitDeparted = 4
 )
@@ -37,7 +40,7 @@ func remove(_ context.Context, a *arena, chance *rand.Rand) (func(context.Contex
 	}
 	by, err := a.leads(30 * time.Second) // another one: this one is taken
 	if err == nil {
-		_, err = by.cli("cluster", "remove", n.name, "--yes", "--force")
+		err = removeFrom(by, n)
 	}
 	if err != nil {
 		return healing(join), n.name, err
@@ -53,6 +56,18 @@ func remove(_ context.Context, a *arena, chance *rand.Rand) (func(context.Contex
 		return errors.Join(err, a.settled())
 	}
 	return heal, n.name, nil
+}
+
+// removeFrom removes a node as an operator does: again, while nobody knows whether it was.
+func removeFrom(by, n *node) (err error) {
+	for range 5 {
+		var exit *exec.ExitError
+		if _, err = by.cli("cluster", "remove", n.name, "--yes", "--force"); err == nil || errors.As(err, &exit) && exit.ExitCode() == exitNotFound {
+			return nil
+		}
+		pause(context.Background(), time.Second)
+	}
+	return err
 }
 
 // departed waits until a removed node has ended, and says what is wrong with how it did. It runs no more then.

@@ -184,7 +184,7 @@ func (d *deployment) leave(n *node) {
 		d.t.Errorf("%s left and ended with %v; the end of its log:\n%s", n.name, err, tail(filepath.Join(n.logs, n.name+".log"), 10))
 	}
 	d.forget(n)
-	d.nodes = d.others(n)
+	d.nodes, d.left = d.others(n), append(d.left, n)
 	if d.slots != nil {
 		d.slots.empty(n.slot)
 	}
@@ -254,6 +254,7 @@ func (p *process) ended(within time.Duration) error {
 	case <-p.done:
 		return p.err
 	case <-time.After(within):
+		p.overdue()
 		return errors.New("still running after " + within.String())
 	}
 }

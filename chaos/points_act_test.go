@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -31,6 +32,7 @@ func TestANodeBreaksAsItIsTold(t *testing.T) {
 		{"the free space", a.space},
 		{"a slow disk", a.slowDisk},
 		{"a disk that hangs ends the process", a.hangingDisk},
+		{"a node that hangs while it stops", a.hangsAtItsEnd},
 		{"an exit at a point", a.exits},
 		{"a term that is opened", a.opensATerm},
 	} {
@@ -263,6 +265,36 @@ func (a *alone) hangingDisk(t *testing.T) {
 	}
 	go func() { _, _ = a.status(context.Background(), []byte("hangs")) }() // it is cut when the process ends
 	a.ends(t, 70)
+}
+
+// hangsAtItsEnd lets the log fail, which ends a node, while the state waits for its disk: the doors close all the same.
+func (a *alone) hangsAtItsEnd(t *testing.T) {
+	a.n.proc.mayEnd()
+	held := a.arm(t, rule{Point: "state.apply.before", Action: "pause", Times: 1})
+	push := func() { _, _ = a.status(context.Background(), []byte("hangs")) } // it is cut when the node stops
+	go push()
+	if err := held.acted(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	failing := a.arm(t, rule{Point: "log.store.before", Action: "fail"})
+	go push()
+	if err := failing.acted(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the door to be closed", func() error {
+		conn, err := net.DialTimeout("tcp", a.n.addr, time.Second)
+		if err != nil {
+			return nil
+		}
+		return errors.Join(errors.New("it is open"), conn.Close())
+	})
+	if a.n.proc.over() {
+		t.Error("the node has ended although its state hangs: nothing is shown")
+	}
+	if _, err := held.release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.ends(t, 1)
 }
 
 func (a *alone) exits(t *testing.T) {

@@ -28,6 +28,7 @@ type process struct {
 	mu       sync.Mutex // guards what follows
 	expected bool       // its end was asked for
 	crashed  bool       // it ended, and nobody had asked
+	hung     bool       // it did not end in time
 }
 
 // start runs the program with its output appended to dir/name.log. An end that nobody asked for fails the test.
@@ -64,14 +65,24 @@ func (p *process) wait() {
 	}
 }
 
-// crash is how the process ended without being asked to, nil if it did not.
-func (p *process) crash() error {
+// misbehaved says what is wrong with how the process ended; "" is nothing. A node that cuts itself off has hung as well.
+func (p *process) misbehaved() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.crashed {
-		return nil
+	switch {
+	case p.crashed:
+		return fmt.Sprintf("%s ended by itself: %v; see %s", p.name, p.err, p.log.Name())
+	case p.hung:
+		return fmt.Sprintf("%s did not end in time; see %s", p.name, p.log.Name())
 	}
-	return fmt.Errorf("%s ended by itself (%w); see %s", p.name, p.err, p.log.Name())
+	return ""
+}
+
+// overdue notes that the process has not ended in time.
+func (p *process) overdue() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hung = true
 }
 
 // signal sends one signal; a process that has ended already ignores it.
@@ -100,6 +111,7 @@ func (p *process) end(s syscall.Signal, within time.Duration) {
 	select {
 	case <-p.done:
 	case <-time.After(within):
+		p.overdue()
 		p.t.Errorf("%s did not end within %v of %v", p.name, within, s)
 		p.signal(syscall.SIGKILL)
 		<-p.done

@@ -91,7 +91,8 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), ending: make(chan struct{}), leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
+	n := &Node{cfg: cfg, boot: randomID(), began: time.Now(), fatal: make(chan error, 1), ending: make(chan struct{}),
+		leaders: newLeaders(), handle: newHandle(), fresh: &freshness{start: time.Now()},
 		disk: &diskWatch{}, space: NewSpace(cfg.DataDir, cfg.MinFree, cfg.Ballast)}
 	if cfg.FreeSpace != nil {
 		n.space.free = cfg.FreeSpace

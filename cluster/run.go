@@ -43,7 +43,14 @@ func (n *Node) Run(ctx context.Context) error {
 	under.Go(func() error { defer close(answered); return n.commit.complete() })
 
 	g, ctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(ctx, func() { close(n.ending) })()
+	g.Go(func() error {
+		<-ctx.Done()
+		close(n.ending)
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) { // told now: the rest may hang
+			n.log.Error("the node stops", "error", cause)
+		}
+		return nil
+	})
 	for _, part := range []func(context.Context) error{
 		n.awaitFatal, n.watchLeader, n.watchDisk, n.watchSpace, n.lead, n.reader.run, n.commit.dispatch, n.keepFresh, n.watchPeers,
 		n.watchExpiry, n.watchMembership, n.watchTwins, n.watchMoves, n.belong, n.compact, n.clearStores, n.compare, n.watchDefects,
@@ -65,7 +72,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, under.Wait())
 }
 
-// Ending is closed once Run begins to end, asked or not; on a disk that hangs it may never come to its end.
+// Ending is closed once Run begins to end, asked or not. On a disk that hangs it may never come to its end.
 func (n *Node) Ending() <-chan struct{} { return n.ending }
 
 // failing makes the early end of what lies below the end of the node.
@@ -80,7 +87,6 @@ func (n *Node) failing(what string, err error) error {
 func (n *Node) awaitFatal(ctx context.Context) error {
 	select {
 	case err := <-n.fatal:
-		n.log.Error("the node stops", "error", err)
 		return err
 	case <-ctx.Done():
 		return nil

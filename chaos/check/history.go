@@ -30,7 +30,8 @@ type Run struct {
 }
 
 // History records what all clients do at once. It writes every operation to a file as a line of JSON and keeps it until
-// it is taken, at most limit of them; of those that were taken a Sample stays. Safe for concurrent use.
+// it is taken, at most limit of them; of those that were taken a Sample stays, and writes of tags whole, some 250 bytes each.
+// Safe for concurrent use.
 type History struct {
 	began time.Time
 	limit int

@@ -132,11 +132,12 @@ type GCConfig struct {
 	DeletesPerSecond               int64
 }
 
-// host is what the defaults depend on; tests fill it.
+// host is what the defaults depend on, and how the process ends; tests fill it.
 type host struct {
 	env  []string
 	euid int
 	name string
+	exit func(code int)
 }
 
 func thisHost() host {
@@ -144,7 +145,7 @@ func thisHost() host {
 	if err != nil {
 		name = "localhost"
 	}
-	return host{env: os.Environ(), euid: os.Geteuid(), name: name}
+	return host{env: os.Environ(), euid: os.Geteuid(), name: name, exit: os.Exit}
 }
 
 func (h host) getenv(name string) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,7 +13,8 @@ import (
 
 // laptop is a host for tests, with an environment.
 func laptop(env ...string) host {
-	return host{env: append([]string{"HOME=/home/ada"}, env...), euid: 1000, name: "laptop"}
+	return host{env: append([]string{"HOME=/home/ada"}, env...), euid: 1000, name: "laptop",
+		exit: func(code int) { panic(fmt.Sprintf("the process ends with %d", code)) }}
 }
 
 // problems answers what parseConfig finds wrong, one a line.

@@ -45,6 +45,8 @@ type registry struct {
 	// url is where clients reach the registry, once it listens.
 	url      atomic.Pointer[string]
 	announce func(url string)
+	// exit ends the process.
+	exit func(code int)
 	// departure is a leave, once an operator asks for one.
 	departure departure
 }
@@ -61,7 +63,7 @@ const doorTime = time.Second
 // open introduces everybody to everybody, from the bytes up, with f between them (nothing in a release). On an error nothing
 // stays open.
 func open(ctx context.Context, c *Config, h host, f *faults, log *slog.Logger) (_ *registry, err error) {
-	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, departure: newDeparture()}
+	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, exit: h.exit, departure: newDeparture()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -187,7 +189,7 @@ func (r *registry) run(ctx context.Context) error {
 	sides.Go(func() error { // a node that cannot go on takes its door down with it, without waiting until it has ended
 		select {
 		case <-r.node.Ending():
-			fail(errors.New("the node stops"))
+			fail(nil)
 		case <-serving.Done():
 		}
 		return nil
@@ -203,7 +205,7 @@ func (r *registry) run(ctx context.Context) error {
 	//    running requests end, or are cut at http.draintimeout. They need all that is below.
 	err := r.server.Run(serving)
 	fail(err)
-	defer lastResort(r.log, os.Exit)()
+	defer lastResort(r.log, r.exit)()
 	// 2. Hand leadership over while Raft still runs: the others need no election, so writes pause for milliseconds.
 	r.stepDown(below)
 	// 3. The last pull counts go into the log, through whoever leads now.
@@ -227,13 +229,24 @@ func (r *registry) run(ctx context.Context) error {
 // endTime bounds what follows once the clients are gone: departTime, and about as long to close.
 const endTime = time.Minute
 
+// cutTime is how long the last words of a node that is cut off may take: its log may hang as well.
+const cutTime = 3 * time.Second
+
 // lastResort ends the process at endTime as a kill would, which loses nothing (C1), unless it was called off: on a disk
 // that answers no more even closing may wait for ever, and a node that hangs is not started again by anybody.
 func lastResort(log *slog.Logger, exit func(code int)) (callOff func() bool) {
 	return time.AfterFunc(endTime, func() {
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		log.Error("the node does not come to its end and is cut off", "after", endTime, "stacks", string(stacks))
+		told := make(chan struct{})
+		go func() { // nobody can wait for it longer than this
+			defer close(told)
+			stacks := make([]byte, 1<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			log.Error("the node does not come to its end and is cut off", "after", endTime, "stacks", string(stacks))
+		}()
+		select {
+		case <-told:
+		case <-time.After(cutTime):
+		}
 		exit(exitFailure)
 	}).Stop
 }

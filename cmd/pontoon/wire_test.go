@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -9,31 +10,38 @@ import (
 	"time"
 )
 
-// A node that hangs while it stops is cut off, with what its goroutines wait for in the log.
+// stuck is a log that nobody reads.
+type stuck struct{ released chan struct{} }
+
+func (s stuck) Write(p []byte) (int, error) { <-s.released; return len(p), nil }
+
+// A node that hangs while it stops is cut off, with what its goroutines wait for in the log, unless that hangs too.
 func TestANodeThatHangsWhileItStopsIsCutOff(t *testing.T) {
 	for name, test := range map[string]struct {
-		ends bool
-		want int
-	}{"hangs": {false, exitFailure}, "ends in time": {true, -1}} {
+		ends, logHangs bool
+		after          time.Duration // it is cut off
+	}{"hangs": {after: endTime}, "hangs, and its log": {logHangs: true, after: endTime + cutTime}, "ends in time": {ends: true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				code := -1
-				callOff := lastResort(slog.New(slog.NewTextHandler(&out, nil)), func(c int) { code = c })
-				time.Sleep(endTime - time.Second)
-				synctest.Wait()
-				if code != -1 {
-					t.Fatalf("cut off with code %d before its time", code)
+				var log io.Writer = &out
+				released := make(chan struct{})
+				defer close(released)
+				if test.logHangs {
+					log = stuck{released}
 				}
+				began, code, after := time.Now(), -1, time.Duration(0)
+				callOff := lastResort(slog.New(slog.NewTextHandler(log, nil)), func(c int) { code, after = c, time.Since(began) })
+				time.Sleep(endTime - time.Second)
 				if test.ends {
 					callOff()
 				}
-				time.Sleep(2 * time.Second)
+				time.Sleep(time.Minute)
 				synctest.Wait()
-				if code != test.want {
-					t.Errorf("ended with code %d, want %d", code, test.want)
+				if test.ends != (code == -1) || !test.ends && code != exitFailure || after != test.after {
+					t.Errorf("ended with code %d after %v, want %v", code, after, test.after)
 				}
-				if told := strings.Contains(out.String(), "goroutine "); told == test.ends {
+				if told := strings.Contains(out.String(), "goroutine "); told == (test.ends || test.logHangs) {
 					t.Errorf("stacks in the log: %v; the log says %q", told, out.String())
 				}
 			})
