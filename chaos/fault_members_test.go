@@ -130,7 +130,16 @@ func transferLoop(_ context.Context, a *arena, chance *rand.Rand) (func(context.
 		return nil, "", err
 	}
 	for _, s := range steps {
-		a.d.transfer(a.d.nodes[s[0]%len(a.d.nodes)], a.d.nodes[s[1]%len(a.d.nodes)])
+		by, to := a.d.nodes[s[0]%len(a.d.nodes)], a.d.nodes[s[1]%len(a.d.nodes)]
+		for tries := 1; ; tries++ { // a follower that lags for a moment may not take it in time: then the leader leads on
+			err := a.d.handOver(by, to)
+			if err == nil {
+				break
+			}
+			if tries == 3 {
+				return nil, "", err
+			}
+		}
 	}
 	return func(context.Context) error { return nil }, fmt.Sprintf("%d among %s", len(steps), names(nodes)), nil
 }

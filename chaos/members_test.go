@@ -224,21 +224,28 @@ func (d *deployment) comeBack(n *node) {
 // transfer hands leadership to a node, or, if that leads or has no vote, to whom the leader chooses. The call is made on any.
 func (d *deployment) transfer(by, to *node) {
 	d.t.Helper()
+	if err := d.handOver(by, to); err != nil {
+		d.t.Error(err)
+	}
+}
+
+// handOver is transfer, where it may fail.
+func (d *deployment) handOver(by, to *node) error {
+	d.t.Helper()
 	leader := d.leader(30 * time.Second)
 	args := []string{"cluster", "transfer"}
 	m, err := leader.members()
 	if err != nil {
-		d.t.Fatal(err)
+		return err
 	}
 	if to != leader && slices.ContainsFunc(m.Members, func(who member) bool { return who.Name == to.name && who.Voter }) {
 		args = append(args, to.name)
 	}
-	if _, err := by.cli(args...); err != nil {
-		d.t.Error(err)
+	_, err = by.cli(args...)
+	if now := d.leader(30 * time.Second); err == nil && (now == leader || len(args) == 3 && now != to) {
+		err = fmt.Errorf("%v: %s led, then %s", args, leader.name, now.name)
 	}
-	if now := d.leader(30 * time.Second); now == leader || (len(args) == 3 && now != to) {
-		d.t.Errorf("%v: %s led, then %s", args, leader.name, now.name)
-	}
+	return err
 }
 
 // mayEnd says that the process will end by itself.
