@@ -19,6 +19,8 @@ type fault struct {
 	alone bool
 	// confined says that it harms nobody but the processes that it takes: all other nodes answer by digest meanwhile (I13).
 	confined bool
+	// ways says that it is between nodes, or between a node and the store.
+	ways bool
 	// inject does the harm and returns soon, with what undoes it and whom it hit. It draws from chance the same however the
 	// cluster happens to be, so that a seed gives the same sequence. A node that it harms it takes or claims, first. errNobody says that there is nothing to harm just now.
 	inject func(ctx context.Context, a *arena, chance *rand.Rand) (heal func(ctx context.Context) error, detail string, err error)
@@ -29,7 +31,11 @@ var errNobody = errors.New("nobody to harm")
 
 // faults are all kinds.
 func faults() []fault {
-	all := slices.Concat(killFaults(), netFaults(), storeFaults(), procFaults(), memberFaults(), stormFaults(), brokenFaults())
+	all := slices.Concat(netFaults(), storeFaults())
+	for i := range all {
+		all[i].ways = true
+	}
+	all = slices.Concat(killFaults(), all, procFaults(), memberFaults(), stormFaults(), brokenFaults())
 	for i := range all {
 		all[i].confined = all[i].confined || slices.Contains(confinedFaults(), all[i].name)
 	}

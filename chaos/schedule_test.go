@@ -135,7 +135,8 @@ type injected struct {
 // healTime bounds an injection or a healing.
 const healTime = 3 * time.Minute
 
-// storm does one storm and leaves nothing unhealed.
+// storm does one storm and leaves nothing unhealed. Ways are opened first: who starts a node waits until it serves, which it
+// cannot while it has no way to the leader.
 func (m *nemesis) storm(ctx context.Context, s storm) {
 	var there []*injected
 	for _, one := range s {
@@ -144,10 +145,37 @@ func (m *nemesis) storm(ctx context.Context, s storm) {
 			there = append(there, i)
 		}
 	}
-	slices.SortStableFunc(there, func(a, b *injected) int { return a.at.Add(a.hold).Compare(b.at.Add(b.hold)) })
-	for _, i := range there {
+	for _, i := range inOrder(there) {
 		pause(ctx, time.Until(i.at.Add(i.hold)))
 		m.heal(i)
+	}
+}
+
+// inOrder is the order in which faults are healed.
+func inOrder(there []*injected) []*injected {
+	slices.SortStableFunc(there, func(a, b *injected) int {
+		switch {
+		case a.fault.ways && !b.fault.ways:
+			return -1
+		case b.fault.ways && !a.fault.ways:
+			return 1
+		}
+		return a.at.Add(a.hold).Compare(b.at.Add(b.hold))
+	})
+	return there
+}
+
+func TestWaysAreOpenedBeforeNodesAreStarted(t *testing.T) {
+	kind := func(name string) fault {
+		all := faults()
+		return all[slices.IndexFunc(all, func(f fault) bool { return f.name == name })]
+	}
+	began := time.Now()
+	late := &injected{strike: strike{fault: kind("net-asymmetric"), hold: 10 * time.Second}, at: began}
+	soon := &injected{strike: strike{fault: kind("power-cut"), hold: 6 * time.Second}, at: began}
+	later := &injected{strike: strike{fault: kind("kill-node"), hold: 7 * time.Second}, at: began}
+	if got := inOrder([]*injected{later, soon, late}); got[0] != late || got[1] != soon || got[2] != later {
+		t.Errorf("%s, %s, %s", got[0].fault.name, got[1].fault.name, got[2].fault.name)
 	}
 }
 
