@@ -227,8 +227,8 @@ func TestALongUploadIsSavedOnTheWay(t *testing.T) {
 }
 
 func TestAResumeFromAMidwaySaveContinuesTheHash(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.SaveBytes = 1 << 20 })
-	data := content("mid", 4<<20)
+	r := newRig(t, func(c *Config) { c.SaveBytes = 64 << 10 })
+	data := content("mid", 256<<10)
 	loc := r.begin("a")
 	// The node dies: nothing after the midway save reaches the ledger.
 	saves := 0
