@@ -374,6 +374,9 @@ func (r *chaos) close() {
 func (r *chaos) ends() (found []check.Violation) {
 	for _, n := range append(r.a.d.left, r.a.d.nodes...) {
 		for _, p := range append(n.earlier, n.proc) {
+			if p == nil { // it was never started
+				continue
+			}
 			if text := p.misbehaved(); text != "" {
 				found = append(found, check.Violation{Rule: "end", Where: n.name, Text: text})
 			}
