@@ -415,6 +415,32 @@ func TestAutopilotGivesNoVoteToWhoWasRemoved(t *testing.T) {
 	crewed(t, []*running{leader, followers[1]}, nil)
 }
 
+// TestARemovedNodeRegistersNoOrigin: it would stay for ever. What the node sends comes until it hears that it was removed.
+func TestARemovedNodeRegistersNoOrigin(t *testing.T) {
+	t.Parallel()
+	nodes := trio(t)
+	leader, followers := leaderOf(t, nodes)
+	removed := followers[0]
+	if _, err := leader.Remove(t.Context(), removed.id, true, false, operator()); err != nil {
+		t.Fatal(err)
+	}
+	late := newOrigin(removed.id, "late").register()
+	for name, send := range map[string]func(context.Context) error{
+		"to the leader":      func(ctx context.Context) error { _, err := leader.Propose(ctx, late); return err },
+		"through a follower": func(ctx context.Context) error { _, err := followers[1].Propose(ctx, late); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if err := send(ctx); !isUnavailable(err) {
+			t.Errorf("%s: %v, want unavailable", name, err)
+		}
+		cancel()
+	}
+	if _, err := leader.Propose(t.Context(), newOrigin(followers[1].id, "late").register()); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	crewed(t, []*running{leader, followers[1]}, nil)
+}
+
 func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 	t.Parallel()
 	nodes := trio(t)

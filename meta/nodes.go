@@ -43,7 +43,8 @@ func (t *txn) putNode(c *metav1.PutNode) (*metav1.Result, error) {
 	return nil, nil
 }
 
-// removeNode forgets a node and its origin: what it still sends is refused.
+// removeNode forgets a node and its origin: what its boot still sends is refused. That it registers no other is the
+// leader's to see to, who knows the members.
 func (t *txn) removeNode(c *metav1.RemoveNode) (*metav1.Result, error) {
 	if err := checkName(metav1.Noun_NOUN_NODE, "node id", c.GetId()); err != nil {
 		return nil, err
