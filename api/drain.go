@@ -15,6 +15,11 @@ const (
 	debugGrace = time.Second
 )
 
+// DrainBound is how long Run takes at most once its context has ended, where no disk hangs and no log.
+func (s *Server) DrainBound() time.Duration {
+	return s.cfg.DrainDelay + s.cfg.DrainTimeout + cutGrace + debugGrace
+}
+
 // drain ends the registry listener without losing what can still end by itself (A4).
 //
 //	unready, answers say "go elsewhere" ── DrainDelay ── listener closed ── no request left, or DrainTimeout ── cut

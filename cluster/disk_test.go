@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,6 +130,26 @@ func TestAHungDiskOfAFollowerFailsNoRequest(t *testing.T) {
 	stop()
 	release()
 }
+
+// TestADiskThatHangsWithTheLogOnItEndsTheProcess: its last words may take a second, and are not waited for any longer.
+func TestADiskThatHangsWithTheLogOnItEndsTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := make(chan struct{})
+		defer close(read)
+		began, after := time.Now(), time.Duration(0)
+		n := &Node{log: slog.New(slog.NewTextHandler(unread(read), nil)), disk: &diskWatch{}}
+		n.cfg.Abort = func(error) { after = time.Since(began) }
+		defer n.disk.begin("store")()
+		if err := n.watchDisk(t.Context()); err == nil || after < abortAfter || after > abortAfter+2*watchEvery+lastWords {
+			t.Errorf("it ended after %v with %v", after, err)
+		}
+	})
+}
+
+// unread is a log that takes no line until somebody reads it.
+type unread chan struct{}
+
+func (u unread) Write(p []byte) (int, error) { <-u; return len(p), nil }
 
 // TestAHungCommitOfTheStateIsSeen as a write of the log is.
 func TestAHungCommitOfTheStateIsSeen(t *testing.T) {

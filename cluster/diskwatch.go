@@ -104,6 +104,9 @@ func (n *Node) gate() error {
 	return n.space.closed()
 }
 
+// lastWords is how long the line may take with which a node ends itself: its log may lie on the disk that hangs.
+const lastWords = time.Second
+
 // watchDisk ends the process when the disk hangs.
 func (n *Node) watchDisk(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
@@ -119,7 +122,15 @@ func (n *Node) watchDisk(ctx context.Context) error {
 		if what, took := n.disk.stuck(); took > abortAfter {
 			err := fmt.Errorf("the disk under %s hangs: to %s has taken %v; the process ends, so that the others know this node as gone; "+
 				"start it again once the disk answers", n.cfg.DataDir, what, took.Round(time.Second))
-			n.log.Error("the process ends", "error", err)
+			told := make(chan struct{})
+			go func() { // nobody can wait for it longer than this
+				defer close(told)
+				n.log.Error("the process ends", "error", err)
+			}()
+			select {
+			case <-told:
+			case <-time.After(lastWords):
+			}
 			n.cfg.Abort(err)
 			return err
 		}

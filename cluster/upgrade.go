@@ -28,7 +28,8 @@ func (n *Node) version() uint32 {
 
 // permit is the leader's door: no kind of command that is newer than the cluster (M7), and no origin of a node
 // that was removed: forgotten with the node, it would stay for ever where the node came back from a partition
-// and sent what it had, before it heard that it is no member (M5).
+// and sent what it had, before it heard that it is no member (M5). One that was let in before the removal was
+// committed, and comes after it in the log, stays: a row of some hundred bytes, which nothing uses.
 func (n *Node) permit(c *metav1.Command) error {
 	if o := c.GetRegisterOrigin(); o != nil && n.expelled(o.GetNodeId()) {
 		return unavailable("node %s is no member", o.GetNodeId())

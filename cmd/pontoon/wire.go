@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,8 +45,7 @@ type registry struct {
 	// url is where clients reach the registry, once it listens.
 	url      atomic.Pointer[string]
 	announce func(url string)
-	// exit ends the process.
-	exit func(code int)
+	last     lastResort
 	// departure is a leave, once an operator asks for one.
 	departure departure
 }
@@ -63,7 +62,7 @@ const doorTime = time.Second
 // open introduces everybody to everybody, from the bytes up, with f between them (nothing in a release). On an error nothing
 // stays open.
 func open(ctx context.Context, c *Config, h host, f *faults, log *slog.Logger) (_ *registry, err error) {
-	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, exit: h.exit, departure: newDeparture()}
+	r := &registry{cfg: c, log: log, started: time.Now(), announce: func(string) {}, departure: newDeparture()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -153,6 +152,7 @@ func (r *registry) openDoors(ctx context.Context, h host, ledger meta.Ledger, f 
 	if r.server, err = api.New(serverConfig); err != nil {
 		return err
 	}
+	r.last = lastResort{log: r.log, exit: h.exit, drain: r.server.DrainBound(), end: endTime}
 	handler, err := admin.New(admin.Config{Ledger: ledger, Members: r, Membership: r, Trust: r, Collector: r.gc, Backups: r.backup})
 	if err != nil {
 		return err
@@ -184,6 +184,12 @@ func (r *registry) run(ctx context.Context) error {
 	deciding, stopNode := context.WithCancel(below)
 	defer stopNode()
 
+	drained, over := make(chan struct{}), make(chan struct{})
+	var last sync.WaitGroup
+	last.Go(func() { r.last.watch(serving, drained, over) })
+	defer last.Wait()
+	defer close(over)
+
 	var node, pulls, sides errgroup.Group
 	node.Go(func() error { return r.node.Run(deciding) })
 	sides.Go(func() error { // a node that cannot go on takes its door down with it, without waiting until it has ended
@@ -205,7 +211,7 @@ func (r *registry) run(ctx context.Context) error {
 	//    running requests end, or are cut at http.draintimeout. They need all that is below.
 	err := r.server.Run(serving)
 	fail(err)
-	defer lastResort(r.log, r.exit)()
+	close(drained)
 	// 2. Hand leadership over while Raft still runs: the others need no election, so writes pause for milliseconds.
 	r.stepDown(below)
 	// 3. The last pull counts go into the log, through whoever leads now.
@@ -224,31 +230,6 @@ func (r *registry) run(ctx context.Context) error {
 		r.log.Info("stopped")
 	}
 	return err
-}
-
-// endTime bounds what follows once the clients are gone: departTime, and about as long to close.
-const endTime = time.Minute
-
-// cutTime is how long the last words of a node that is cut off may take: its log may hang as well.
-const cutTime = 3 * time.Second
-
-// lastResort ends the process at endTime as a kill would, which loses nothing (C1), unless it was called off: on a disk
-// that answers no more even closing may wait for ever, and a node that hangs is not started again by anybody.
-func lastResort(log *slog.Logger, exit func(code int)) (callOff func() bool) {
-	return time.AfterFunc(endTime, func() {
-		told := make(chan struct{})
-		go func() { // nobody can wait for it longer than this
-			defer close(told)
-			stacks := make([]byte, 1<<20)
-			stacks = stacks[:runtime.Stack(stacks, true)]
-			log.Error("the node does not come to its end and is cut off", "after", endTime, "stacks", string(stacks))
-		}()
-		select {
-		case <-told:
-		case <-time.After(cutTime):
-		}
-		exit(exitFailure)
-	}).Stop
 }
 
 func (r *registry) stepDown(ctx context.Context) {
