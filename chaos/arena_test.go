@@ -110,7 +110,15 @@ func runFolder(t testing.TB, named string, seed uint64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []string{"*.log", "data"} { // what it says would be judged again, what it holds is in the way
+		if earlier, err := filepath.Glob(filepath.Join(dir, of)); err != nil || len(earlier) > 0 {
+			t.Fatalf("%s holds an earlier run: remove it, or name another by -chaos.dir (%v)", dir, err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir

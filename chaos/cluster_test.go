@@ -21,7 +21,7 @@ type deployment struct {
 	store    store
 	options  options
 	nodes    []*node
-	left     []*node            // for good
+	made     *[]*node           // that there ever were, here and beside
 	balancer string             // address of HAProxy, host:port
 	slots    *slots             // HAProxy's, where nodes come and go
 	volumes  map[string]*volume // by the name of their node, also of those that are gone
@@ -53,7 +53,7 @@ type options struct {
 // newDeployment starts three nodes, or as many as asked for, over the store, waits until all are ready, and puts HAProxy before them.
 func newDeployment(t testing.TB, over store, o options) *deployment {
 	t.Helper()
-	d := &deployment{t: t, logs: o.logs, data: o.data, store: over, options: o, volumes: map[string]*volume{}}
+	d := &deployment{t: t, logs: o.logs, data: o.data, store: over, options: o, made: new([]*node), volumes: map[string]*volume{}}
 	if o.disk > 0 {
 		if why := noVolumes(t); why != nil {
 			t.Log("NOT RUN: no power is cut and no disk filled here: ", why)
@@ -100,6 +100,7 @@ func (d *deployment) bare(name string, slot int) *node {
 	for _, line := range d.options.env {
 		n.env = append(n.env, strings.ReplaceAll(line, "NODE", name))
 	}
+	*d.made = append(*d.made, n)
 	return n
 }
 

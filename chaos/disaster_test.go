@@ -202,7 +202,7 @@ func (l *loss) goesOn() {
 // beside is a cluster of one node with other disks over the same store, not yet running.
 func (d *deployment) beside(name, extra string) *deployment {
 	d.t.Helper()
-	o := &deployment{t: d.t, logs: d.logs, data: filepath.Join(d.data, name), secret: d.secret, store: d.store, options: d.options, volumes: map[string]*volume{}}
+	o := &deployment{t: d.t, logs: d.logs, data: filepath.Join(d.data, name), secret: d.secret, store: d.store, options: d.options, made: d.made, volumes: map[string]*volume{}}
 	o.options.disk, o.options.storage, o.options.wire = 0, nil, nil // nothing spoils what is looked at
 	o.options.extra = extra
 	if err := os.Mkdir(o.data, 0o700); err != nil {

@@ -34,8 +34,8 @@
 // events tell one effect of each request (I9), every image that was acknowledged and not deleted comes byte for byte from each
 // of them and from a restored backup, and the bucket comes to hold what those need and nothing else. The last line of the
 // binary is the verdict: PASS, FAIL, or VOID where too little was tried to say either, or the harness gave up. A node that ends
-// by itself, or does not end when it should, is a violation; one that is not ready again within a minute of its start or never
-// agrees with the others is a failed harness, so read why a run is void. The line names as unobserved the rules of which
+// by itself, by a panic, otherwise than it should, or not at all, is a violation; one that is not ready again within a minute of
+// its start or never agrees with the others is a failed harness, so read why a run is void. The line names as unobserved the rules of which
 // nothing was seen, such as I10 where no node was removed while it ran, as the fault remove does. What a run leaves is in one
 // folder, which the first line names: history.jsonl, report.html, the logs and disks of the nodes. RECORD.md tells what was
 // found.

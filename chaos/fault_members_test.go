@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -136,7 +137,7 @@ func transferLoop(_ context.Context, a *arena, chance *rand.Rand) (func(context.
 			if err == nil {
 				break
 			}
-			if tries == 3 {
+			if tries == 3 || errors.Is(err, errAstray) {
 				return nil, "", err
 			}
 		}
@@ -188,8 +189,7 @@ func clone(_ context.Context, a *arena, chance *rand.Rand) (func(context.Context
 		n.proc.wake()
 	}
 	a.d.configure(twin)
-	twin.start()
-	twin.proc.mayEnd()
+	twin.startFrail()
 	if paused {
 		if err := twin.began(30 * time.Second); err != nil {
 			return nil, "", err
@@ -200,7 +200,7 @@ func clone(_ context.Context, a *arena, chance *rand.Rand) (func(context.Context
 		defer a.d.forget(twin)
 		defer func() { _ = a.mesh.Leave(twin.name) }() // its lines lead nowhere
 		if err := twin.proc.ended(time.Minute); err == nil {
-			return fmt.Errorf("%s, a clone, ended as if nothing were wrong", twin.name)
+			return twin.proc.accuse("is a clone and ended as if nothing were wrong")
 		}
 		if log := tail(twin.proc.log.Name(), 20); !strings.Contains(log, "the data directory was copied") {
 			return fmt.Errorf("%s, a clone, does not say so: %s", twin.name, log)

@@ -178,8 +178,7 @@ func (p *process) over() bool {
 func (n *node) supervised(ctx context.Context, within time.Duration, holds func() error) error {
 	for deadline := time.Now().Add(within); ; pause(ctx, 50*time.Millisecond) {
 		if n.proc.over() {
-			n.start()
-			n.proc.mayEnd()
+			n.startFrail()
 		}
 		err := holds()
 		if err == nil && n.proc.mustStay() {

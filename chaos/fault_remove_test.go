@@ -43,6 +43,7 @@ func remove(_ context.Context, a *arena, chance *rand.Rand) (func(context.Contex
 		err = removeFrom(by, n)
 	}
 	if err != nil {
+		n.proc.mayEnd() // it may have been removed all the same
 		return healing(join), n.name, err
 	}
 	back := a.absences.begin(n.name)
@@ -60,9 +61,9 @@ func remove(_ context.Context, a *arena, chance *rand.Rand) (func(context.Contex
 
 // removeFrom removes a node as an operator does: again, while nobody knows whether it was.
 func removeFrom(by, n *node) (err error) {
-	for range 5 {
+	for tries := range 5 {
 		var exit *exec.ExitError
-		if _, err = by.cli("cluster", "remove", n.name, "--yes", "--force"); err == nil || errors.As(err, &exit) && exit.ExitCode() == exitNotFound {
+		if _, err = by.cli("cluster", "remove", n.name, "--yes", "--force"); err == nil || tries > 0 && errors.As(err, &exit) && exit.ExitCode() == exitNotFound {
 			return nil
 		}
 		pause(context.Background(), time.Second)
@@ -75,13 +76,13 @@ func (n *node) departed() error {
 	err := n.proc.ended(departs)
 	if !n.proc.over() {
 		n.proc.kill()
-		return fmt.Errorf("%s was removed: %w", n.name, err)
+		return fmt.Errorf("it was removed: %w", err)
 	}
 	if code := n.proc.cmd.ProcessState.ExitCode(); code != exitDeparted {
-		return fmt.Errorf("%s was removed and ended with exit code %d, want %d", n.name, code, exitDeparted)
+		return n.proc.accuse("was removed and ended with exit code %d, want %d", code, exitDeparted)
 	}
 	if log := tail(filepath.Join(n.logs, n.name+".log"), 10); !strings.Contains(log, "was removed from the cluster") {
-		return fmt.Errorf("%s was removed and does not say so: %s", n.name, log)
+		return n.proc.accuse("was removed and does not say so: %s", log)
 	}
 	return nil
 }

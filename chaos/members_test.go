@@ -181,10 +181,10 @@ func (d *deployment) leave(n *node) {
 		d.t.Error(err)
 	}
 	if err := n.proc.ended(time.Minute); err != nil {
-		d.t.Errorf("%s left and ended with %v; the end of its log:\n%s", n.name, err, tail(filepath.Join(n.logs, n.name+".log"), 10))
+		d.t.Errorf("%v; the end of its log:\n%s", n.proc.accuse("left and ended with %v", err), tail(filepath.Join(n.logs, n.name+".log"), 10))
 	}
 	d.forget(n)
-	d.nodes, d.left = d.others(n), append(d.left, n)
+	d.nodes = d.others(n)
 	if d.slots != nil {
 		d.slots.empty(n.slot)
 	}
@@ -206,7 +206,7 @@ func (d *deployment) forget(n *node) {
 func (d *deployment) stop(n *node) {
 	d.t.Helper()
 	if err := n.proc.terminate(90 * time.Second); err != nil {
-		d.t.Errorf("%s ended with %v", n.name, err)
+		d.t.Error(n.proc.accuse("was asked to stop and ended with %v", err))
 	}
 }
 
@@ -229,6 +229,9 @@ func (d *deployment) transfer(by, to *node) {
 	}
 }
 
+// errAstray is a transfer that was answered as done, and nobody leads who should.
+var errAstray = errors.New("leadership went astray")
+
 // handOver is transfer, where it may fail.
 func (d *deployment) handOver(by, to *node) error {
 	d.t.Helper()
@@ -243,7 +246,7 @@ func (d *deployment) handOver(by, to *node) error {
 	}
 	_, err = by.cli(args...)
 	if now := d.leader(30 * time.Second); err == nil && (now == leader || len(args) == 3 && now != to) {
-		err = fmt.Errorf("%v: %s led, then %s", args, leader.name, now.name)
+		err = fmt.Errorf("%w: %v: %s led, then %s", errAstray, args, leader.name, now.name)
 	}
 	return err
 }
@@ -261,8 +264,7 @@ func (p *process) ended(within time.Duration) error {
 	case <-p.done:
 		return p.err
 	case <-time.After(within):
-		p.overdue()
-		return errors.New("still running after " + within.String())
+		return p.accuse("is still running after %v", within)
 	}
 }
 

@@ -30,7 +30,12 @@ type node struct {
 	volume                    *volume // under its data; nil: a folder
 }
 
-func (n *node) start() {
+func (n *node) start() { n.launch(false) }
+
+// startFrail is start, for a node that may end by itself.
+func (n *node) startFrail() { n.launch(true) }
+
+func (n *node) launch(frail bool) {
 	if n.wire != nil {
 		n.wire(n)
 	}
@@ -41,7 +46,7 @@ func (n *node) start() {
 	if n.proc != nil {
 		n.earlier = append(n.earlier, n.proc)
 	}
-	n.proc = start(n.t, n.logs, n.name, n.env, program, "serve", n.config)
+	n.proc = launch(n.t, frail, n.logs, n.name, n.env, program, "serve", n.config)
 }
 
 func (n *node) url() string { return "http://" + n.addr }

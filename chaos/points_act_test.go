@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -263,21 +264,24 @@ func (a *alone) hangingDisk(t *testing.T) {
 	if err := a.p.disk(t.Context(), map[string]diskHarm{"log": {Hang: true}}); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _, _ = a.status(context.Background(), []byte("hangs")) }() // it is cut when the process ends
+	var push sync.WaitGroup
+	push.Go(func() { _, _ = a.status(context.Background(), []byte("hangs")) }) // it is cut when the process ends
 	a.ends(t, 70)
+	push.Wait()
 }
 
 // hangsAtItsEnd lets the log fail, which ends a node, while the state waits for its disk: the doors close all the same.
 func (a *alone) hangsAtItsEnd(t *testing.T) {
 	a.n.proc.mayEnd()
 	held := a.arm(t, rule{Point: "state.apply.before", Action: "pause", Times: 1})
+	var pushes sync.WaitGroup
 	push := func() { _, _ = a.status(context.Background(), []byte("hangs")) } // it is cut when the node stops
-	go push()
+	pushes.Go(push)
 	if err := held.acted(t.Context(), 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	failing := a.arm(t, rule{Point: "log.store.before", Action: "fail"})
-	go push()
+	pushes.Go(push)
 	if err := failing.acted(t.Context(), 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -295,6 +299,7 @@ func (a *alone) hangsAtItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.ends(t, 1)
+	pushes.Wait()
 }
 
 func (a *alone) exits(t *testing.T) {

@@ -27,18 +27,24 @@ type process struct {
 
 	mu       sync.Mutex // guards what follows
 	expected bool       // its end was asked for
-	crashed  bool       // it ended, and nobody had asked
-	hung     bool       // it did not end in time
+	killed   bool       // by the test
+	wrong    []string   // how it ended, where it should not have ended so
 }
 
 // start runs the program with its output appended to dir/name.log. An end that nobody asked for fails the test.
 func start(t testing.TB, dir, name string, env []string, program string, args ...string) *process {
 	t.Helper()
+	return launch(t, false, dir, name, env, program, args...)
+}
+
+// launch is start; a frail process may end by itself.
+func launch(t testing.TB, frail bool, dir, name string, env []string, program string, args ...string) *process {
+	t.Helper()
 	log, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: name, log: log, done: make(chan struct{})}
+	p := &process{t: t, name: name, log: log, done: make(chan struct{}), expected: frail}
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Dir = dir
 	p.cmd.Env = append(os.Environ(), env...)
@@ -56,33 +62,51 @@ func (p *process) wait() {
 	p.err = p.cmd.Wait()
 	p.log.Close()
 	p.mu.Lock() // with done, so that who takes mayEnd back knows whether it was in time
-	expected := p.expected
-	p.crashed = !expected
+	var wrong error
+	switch {
+	case !p.expected:
+		wrong = p.blame("ended by itself: %v", p.err)
+	case p.broke():
+		wrong = p.blame("ended with %v", p.err)
+	}
 	close(p.done)
 	p.mu.Unlock()
-	if !expected {
-		p.t.Errorf("%s ended by itself: %v; the end of its log:\n%s", p.name, p.err, tail(p.log.Name(), 25))
+	if wrong != nil {
+		p.t.Errorf("%v; the end of its log:\n%s", wrong, tail(p.log.Name(), 25))
 	}
 }
 
-// misbehaved says what is wrong with how the process ended; "" is nothing. A node that cuts itself off has hung as well.
+// exitPanic is how the Go runtime ends a process, for a panic or a state that it cannot go on from.
+const exitPanic = 2
+
+// broke says whether a process that has ended did so as no process may: by a panic, or by a signal that nobody sent.
+func (p *process) broke() bool {
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return status.Exited() && status.ExitStatus() == exitPanic || status.Signaled() && !p.killed
+}
+
+// blame notes what is wrong with how the process ended; with mu.
+func (p *process) blame(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	p.wrong = append(p.wrong, text)
+	return errors.New(p.name + " " + text)
+}
+
+// accuse is blame, for others.
+func (p *process) accuse(format string, args ...any) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.blame(format, args...)
+}
+
+// misbehaved says what is wrong with how the process ended; "" is nothing.
 func (p *process) misbehaved() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.crashed:
-		return fmt.Sprintf("%s ended by itself: %v; see %s", p.name, p.err, p.log.Name())
-	case p.hung:
-		return fmt.Sprintf("%s did not end in time; see %s", p.name, p.log.Name())
+	if len(p.wrong) == 0 {
+		return ""
 	}
-	return ""
-}
-
-// overdue notes that the process has not ended in time.
-func (p *process) overdue() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.hung = true
+	return fmt.Sprintf("%s %s; see %s", p.name, strings.Join(p.wrong, ", "), p.log.Name())
 }
 
 // signal sends one signal; a process that has ended already ignores it.
@@ -106,16 +130,24 @@ func (p *process) terminate(within time.Duration) error {
 func (p *process) end(s syscall.Signal, within time.Duration) {
 	p.mu.Lock()
 	p.expected = true
+	p.killed = p.killed || s == syscall.SIGKILL
 	p.mu.Unlock()
 	p.signal(s)
 	select {
 	case <-p.done:
+		return
 	case <-time.After(within):
-		p.overdue()
-		p.t.Errorf("%s did not end within %v of %v", p.name, within, s)
-		p.signal(syscall.SIGKILL)
-		<-p.done
 	}
+	late := fmt.Errorf("%s did not end within %v of %v", p.name, within, s)
+	if s != syscall.SIGKILL { // that is the kernel's matter
+		late = p.accuse("did not end within %v of %v", within, s)
+	}
+	p.t.Error(late)
+	p.mu.Lock()
+	p.killed = true
+	p.mu.Unlock()
+	p.signal(syscall.SIGKILL)
+	<-p.done
 }
 
 // pause stops the process in the middle of whatever it does; wake lets it go on as if nothing had been.
@@ -271,5 +303,51 @@ func eventually(t testing.TB, within time.Duration, what string, holds func() er
 			t.Fatalf("waited %v for %s: %v", within, what, err)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// deaf hears no complaint.
+type deaf struct{ testing.TB }
+
+func (deaf) Error(...any)          {}
+func (deaf) Errorf(string, ...any) {}
+
+// TestHowAProcessEndsIsJudged, also of one that may end by itself.
+func TestHowAProcessEndsIsJudged(t *testing.T) {
+	const up = "echo up; while :; do sleep 0.02; done" // traps hold from then on
+	asked := func(p *process) { _ = p.terminate(time.Minute) }
+	for name, c := range map[string]struct {
+		script string
+		frail  bool
+		end    func(*process)
+		wrong  string
+	}{
+		"by itself":                    {script: "exit 0", wrong: "ended by itself"},
+		"by itself, as it may":         {script: "exit 70", frail: true},
+		"by a panic":                   {script: "exit 2", frail: true, wrong: "ended with exit status 2"},
+		"by a signal that nobody sent": {script: "kill -SEGV $$", frail: true, wrong: "ended with signal: segmentation fault"},
+		"killed":                       {script: up, end: (*process).kill},
+		"asked":                        {script: "trap 'exit 0' TERM; " + up, end: asked},
+		"asked, by a panic":            {script: "trap 'exit 2' TERM; " + up, end: asked, wrong: "ended with exit status 2"},
+		"asked, and does not": {script: "trap '' TERM; " + up, end: func(p *process) { _ = p.terminate(10 * time.Millisecond) },
+			wrong: "did not end within 10ms of terminated"},
+		"not, though it should": {script: up, frail: true, end: func(p *process) { _ = p.ended(time.Millisecond); p.kill() }, wrong: "is still running after 1ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := launch(deaf{t}, c.frail, t.TempDir(), "script", nil, "sh", "-c", c.script)
+			if c.end != nil {
+				eventually(t, 10*time.Second, "the script to be up", func() error {
+					if tail(p.log.Name(), 1) == "" {
+						return errors.New("it is not")
+					}
+					return nil
+				})
+				c.end(p)
+			}
+			<-p.done
+			if got := p.misbehaved(); (c.wrong == "") != (got == "") || !strings.Contains(got, c.wrong) {
+				t.Errorf("it is said that %q, want %q", got, c.wrong)
+			}
+		})
 	}
 }

@@ -120,19 +120,28 @@ func mayBeAbsent(changes []*Operation, window [2]time.Duration) bool {
 	})
 }
 
-// oneEffect is I9: no request has the same effect twice; and by the digests that were written once, a write of a tag is in
-// the events once if it was done, never if it was refused, at most once if nobody knows.
+// oneEffect is I9 by what the events say themselves: no request has the same effect twice.
 func oneEffect(f *Facts) Finding {
-	found := Finding{Rule: "I9", Text: "each request has one effect"}
-	count := map[Effect]int{} // without the request
+	found := Finding{Rule: "I9 requests", Text: "each request has one effect"}
 	asked := map[Effect]int{}
 	for _, e := range f.Effects {
-		if e.Request != "" {
-			found.Judged++
-			if asked[e]++; asked[e] == 2 {
-				found.broken(e.Repo+":"+e.Tag, "request %s had the effect %s of %s%s twice", e.Request, e.Kind, short(e.Digest), e.Subject)
-			}
+		if e.Request == "" {
+			continue
 		}
+		found.Judged++
+		if asked[e]++; asked[e] == 2 {
+			found.broken(e.Repo+":"+e.Tag, "request %s had the effect %s of %s%s twice", e.Request, e.Kind, short(e.Digest), e.Subject)
+		}
+	}
+	return found
+}
+
+// writesTakeEffect is I9 by what clients saw, for the digests that were written once: a write of a tag is in the events once if
+// it was done, never if it was refused, at most once if nobody knows.
+func writesTakeEffect(f *Facts) Finding {
+	found := Finding{Rule: "I9 writes", Text: "each write of a tag takes effect once, a refused one never"}
+	count := map[Effect]int{} // without the request
+	for _, e := range f.Effects {
 		e.Request = ""
 		count[e]++
 	}

@@ -141,6 +141,7 @@ func CheckInvariants(f *Facts) []Finding {
 		staleIsBounded(f.Operations, bounds.Stale),
 		oneLeader(f.Leaders),
 		oneEffect(f),
+		writesTakeEffect(f),
 		removedTakesNoWrites(f.Operations, f.Absences),
 		heals(f.Recoveries, bounds.Heal),
 		returnsToBand(f.Before, f.After, bounds.Bands),

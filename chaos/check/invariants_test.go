@@ -182,12 +182,12 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 
 		{"two leaders of a term", func(f *Facts) { f.Leaders[1].Node = "n3" }, "I8"},
 
-		{"two effects", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "x")) }, "I9"},
+		{"two effects", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "x")) }, "I9 writes"},
 		{"two effects of an unknown write", func(f *Facts) {
 			f.Operations[1].Outcome = Unknown
 			f.Effects = append(f.Effects, wrote("q3", "a", "x"))
-		}, "I9"},
-		{"two effects of one request", func(f *Facts) { f.Effects = append(f.Effects, f.Effects[2]) }, "I9"},
+		}, "I9 writes"},
+		{"two effects of one request", func(f *Facts) { f.Effects = append(f.Effects, f.Effects[2]) }, "I9 requests"},
 		{"two effects that nobody asked for", func(f *Facts) {
 			f.Effects = append(f.Effects, Effect{Kind: "release", Subject: "l"}, Effect{Kind: "release", Subject: "l"})
 		}, ""},
@@ -195,16 +195,25 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		{"the first was trimmed, a later one is not there", func(f *Facts) {
 			f.Effects, f.EffectsTrimmed = f.Effects[1:], true
 			f.Operations = append(f.Operations, put(30, 31, "c", "x", "", Done))
-		}, "I9"},
-		{"no effect", func(f *Facts) { f.Effects = f.Effects[1:] }, "I9"},
-		{"a refusal with an effect", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "z")) }, "I9"},
+		}, "I9 writes"},
+		{"trimmed, one was written while the oldest that is kept was", func(f *Facts) {
+			f.Effects, f.EffectsTrimmed = f.Effects[1:], true
+			f.Operations[2].Return = 8 * time.Millisecond
+			f.Operations = append(f.Operations, put(6, 7, "c", "x", "", Done), put(8, 9, "d", "x", "", Done))
+		}, ""},
+		{"trimmed, nobody knows when the oldest that is kept was written", func(f *Facts) {
+			f.Effects, f.EffectsTrimmed = []Effect{wrote("q0", "c", "x"), f.Effects[1]}, true
+			f.Operations = append(f.Operations, put(0, 1, "c", "x", "", Unknown))
+		}, ""},
+		{"no effect", func(f *Facts) { f.Effects = f.Effects[1:] }, "I9 writes"},
+		{"a refusal with an effect", func(f *Facts) { f.Effects = append(f.Effects, wrote("q3", "a", "z")) }, "I9 writes"},
 		{"unknown, with an effect", func(f *Facts) { f.Operations[1].Outcome = Unknown }, ""},
 		{"unknown, without an effect", func(f *Facts) { f.Operations[1].Outcome, f.Effects = Unknown, f.Effects[1:] }, ""},
 		{"two writes of one digest", func(f *Facts) {
 			f.Operations = append(f.Operations, put(12, 13, "a", "x", "", Done))
 			f.Effects = append(f.Effects, wrote("q3", "a", "x"))
 		}, ""},
-		{"several tags, one without an effect", func(f *Facts) { f.Operations[1].Key = "a,c" }, "I9"},
+		{"several tags, one without an effect", func(f *Facts) { f.Operations[1].Key = "a,c" }, "I9 writes"},
 
 		{"a removed node writes", func(f *Facts) {
 			f.Operations = append(f.Operations, removedWrite(Done))
@@ -213,6 +222,12 @@ func TestEachRuleFindsWhatBreaksItAndNothingElse(t *testing.T) {
 		}, "I10"},
 		{"a node writes that was removed and never came back", func(f *Facts) {
 			f.Absences[0].Until = 0
+			f.Operations = append(f.Operations, removedWrite(Done))
+			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
+			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
+		}, "I10"},
+		{"a removed node answers a write once it is back", func(f *Facts) {
+			f.Absences[0].Until = 40*second + time.Millisecond/2
 			f.Operations = append(f.Operations, removedWrite(Done))
 			f.Effects = append(f.Effects, wrote("q3", "c", "w"))
 			f.Contents = append(f.Contents, Content{"n1", "r", "w", "w", ""}, Content{"n2", "r", "w", "w", ""})
@@ -332,7 +347,7 @@ func TestFindingsOfPartsAreJoinedByRule(t *testing.T) {
 	}
 	all = JoinFindings(all, CheckInvariants(fine))
 	i := slices.IndexFunc(all, func(f Finding) bool { return f.Rule == "I8" })
-	if all[i].Broken != 150 || len(all[i].Violations) != maxViolations || all[i].Judged != 151*2 || len(all) != 14 {
+	if all[i].Broken != 150 || len(all[i].Violations) != maxViolations || all[i].Judged != 151*2 || len(all) != 15 {
 		t.Errorf("%d rules; I8 broken %d, kept %d, judged %d", len(all), all[i].Broken, len(all[i].Violations), all[i].Judged)
 	}
 }

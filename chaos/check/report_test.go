@@ -66,7 +66,7 @@ func TestTheReportStandsByItselfAndTellsAll(t *testing.T) {
 		"verdict: FAIL seed=42 operations=20000 (67/s) faults=10 violations=4", "2027-01-15 08:00:00 UTC",
 		"a note &lt;b&gt;", "a node &lt;b&gt; misses it", "it &lt;em&gt;panicked&lt;/em&gt;", "goroutine 1 &lt;running&gt;",
 		"not decided", "r:a", "kill leader node&lt;1&gt;: 0s to 3s", "s3 503", Calm, PullByDigest, `<path d="M`,
-		`<td>I9</td><td>each request has one effect</td><td class="n">not observed</td><td class="n"></td>`, "Pauses of writes", "linearizable tags", "Histories that are not linearizable", "srcdoc=", "fits nowhere",
+		`<td>I9 requests</td><td>each request has one effect</td><td class="n">not observed</td><td class="n"></td>`, "Pauses of writes", "linearizable tags", "Histories that are not linearizable", "srcdoc=", "fits nowhere",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report does not say %q", want)
