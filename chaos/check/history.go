@@ -30,7 +30,7 @@ type Run struct {
 }
 
 // History records what all clients do at once. It writes every operation to a file as a line of JSON and keeps it until
-// it is taken, at most limit of them; of those that were taken a Sample stays, and writes of tags whole, some 250 bytes each.
+// it is taken, at most limit of them; of those that were taken a Sample stays, and each TagPut whole, some 400 bytes.
 // Safe for concurrent use.
 type History struct {
 	began time.Time
@@ -127,7 +127,7 @@ func (h *History) Take(which func(*Operation) bool) []Operation {
 	return taken
 }
 
-// Writes are all writes of tags so far, the taken ones too.
+// Writes are all operations of the kind TagPut so far, the taken ones too.
 func (h *History) Writes() []Operation {
 	h.mu.Lock()
 	defer h.mu.Unlock()

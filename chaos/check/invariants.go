@@ -19,7 +19,7 @@ type Facts struct {
 	BucketRead bool
 	States     []State
 	Leaders    []Leader
-	// Writes are all writes of tags, those too that are not in Operations any more.
+	// Writes are all operations of the kind TagPut, those too that are not in Operations any more.
 	Writes []Operation
 	// Effects are the ledger's events in their order; EffectsTrimmed says that the oldest are not there any more.
 	Effects        []Effect
