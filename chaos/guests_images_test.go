@@ -161,6 +161,7 @@ func (v *guest) attempt(ctx context.Context, s *shelf, m *shelved) bool {
 	}
 	_, o := v.do(ctx, check.Operation{Class: check.PutManifest, Kind: "image-put", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 		request{method: http.MethodPut, path: "/v2/" + m.repo + "/manifests/" + m.tag, header: typed(mediaManifest), body: m.body})
+	v.explain(o, http.StatusCreated, http.StatusNotFound)
 	if o.Outcome == check.Refused && time.Since(asked) < arenaGrace*3/4 {
 		v.c.violated("I2", "push of %s:%s to %s was refused with %d, %v after its first question, though all that it names was confirmed: %.300s",
 			m.repo, m.tag, o.Node, o.Status, time.Since(asked).Round(time.Millisecond), o.Error)
@@ -173,6 +174,7 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 	digest := digestOf(content)
 	_, o := v.do(ctx, check.Operation{Class: check.PullByDigest, Kind: "blob-head", Repo: "images", Key: repo, Input: digest},
 		request{method: http.MethodHead, path: "/v2/" + repo + "/blobs/" + digest})
+	v.explain(o, http.StatusOK, http.StatusNotFound)
 	switch o.Status {
 	case http.StatusOK:
 		s.did(func(c *shelfCount) { c.known++ })
@@ -182,11 +184,12 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 		return false
 	}
 	path := "/v2/" + repo + "/blobs/uploads/"
-	kind := check.Kind("upload-open")
+	kind, begun := check.Kind("upload-open"), []int{http.StatusAccepted}
 	if from := fmt.Sprintf("image/r%d", v.chance.IntN(imageRepos)); from != repo && v.chance.IntN(2) == 0 {
-		path, kind = path+"?mount="+digest+"&from="+from, check.BlobMount
+		path, kind, begun = path+"?mount="+digest+"&from="+from, check.BlobMount, append(begun, http.StatusCreated)
 	}
-	a, _ := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: kind, Repo: "images", Key: repo, Input: digest}, request{method: http.MethodPost, path: path})
+	a, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: kind, Repo: "images", Key: repo, Input: digest}, request{method: http.MethodPost, path: path})
+	v.explain(o, begun...)
 	switch a.status {
 	case http.StatusCreated:
 		s.did(func(c *shelfCount) { c.mounted++ })
@@ -201,8 +204,9 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 		for _, cut := range [][2]int{{0, half}, {half, len(content)}} {
 			header := typed("application/octet-stream")
 			header.Set("Content-Range", fmt.Sprintf("%d-%d", cut[0], cut[1]-1))
-			a, _ := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-patch", Repo: "images", Key: repo, Input: digest},
+			a, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-patch", Repo: "images", Key: repo, Input: digest},
 				request{method: http.MethodPatch, path: location, header: header, body: content[cut[0]:cut[1]]})
+			v.explain(o, http.StatusAccepted, http.StatusNotFound) // the store damaged its tail: it begins anew
 			if a.status != http.StatusAccepted {
 				return false
 			}
@@ -213,6 +217,7 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 	}
 	_, o = v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: check.BlobPut, Repo: "images", Key: repo, Input: digest},
 		request{method: http.MethodPut, path: withQuery(location, "digest="+digest), header: typed("application/octet-stream"), body: content})
+	v.explain(o, http.StatusCreated, http.StatusNotFound)
 	if o.Status == http.StatusCreated {
 		s.did(func(c *shelfCount) { c.uploaded++ })
 	}
@@ -226,6 +231,7 @@ func (v *guest) deleteImage(ctx context.Context, s *shelf, m *shelved) {
 	if v.until(ctx, func() bool {
 		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: "image-delete", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 			request{method: http.MethodDelete, path: "/v2/" + m.repo + "/manifests/" + m.digest})
+		v.explain(o, http.StatusAccepted, http.StatusNotFound)
 		if first && (o.Status == http.StatusAccepted || o.Status == http.StatusNotFound) {
 			v.c.looked("I1")
 		}

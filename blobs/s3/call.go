@@ -60,8 +60,8 @@ func known(ctx context.Context, err error) error {
 	if kind := kindOf(code, status); kind != nil {
 		return fmt.Errorf("%w: %w", kind, err)
 	}
-	if code == "" && status == 0 {
-		return fmt.Errorf("%w: %w", blobs.ErrUnavailable, err) // never reached the server, or no answer
+	if code == "" && status < http.StatusMultipleChoices {
+		return fmt.Errorf("%w: %w", blobs.ErrUnavailable, err) // never reached the server, or no answer, or half of one
 	}
 	return err
 }

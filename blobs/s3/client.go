@@ -56,7 +56,7 @@ func newClient(ctx context.Context, c Config) (*s3.Client, *http.Client, error) 
 		o.Retryer = counted{Standard: retry.NewStandard(func(so *retry.StandardOptions) {
 			so.MaxAttempts = c.MaxAttempts
 			so.MaxBackoff = 3 * time.Second
-			so.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(untrusted)}, so.Retryables...)
+			so.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(untrusted), retry.IsErrorRetryableFunc(wordless)}, so.Retryables...)
 		}), repeated: c.Repeated}
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if c.Checksums == "required" {
@@ -88,6 +88,16 @@ func untrusted(err error) aws.Ternary {
 	var bad *tls.CertificateVerificationError
 	if errors.As(err, &bad) {
 		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
+}
+
+// wordless says that a HEAD may be repeated that was forbidden: its answer has no body that could say why. One why is a clock
+// that was set, here or there: the SDK learns of it by the answer, and signs the next try by the server's clock. Where a
+// body says RequestTimeTooSkewed the SDK repeats by itself.
+func wordless(err error) aws.Ternary {
+	if code, status := codeOf(err); status == http.StatusForbidden && (code == "" || code == http.StatusText(status)) {
+		return aws.TrueTernary
 	}
 	return aws.UnknownTernary
 }

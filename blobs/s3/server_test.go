@@ -6,12 +6,14 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -380,6 +382,117 @@ func TestBodiesThatAreCutAreNoticed(t *testing.T) {
 		t.Errorf("read %d bytes, then %v, want io.ErrUnexpectedEOF", len(got), err)
 	}
 	_ = r.Close() // the connection is gone
+}
+
+// TestATailIsReadAgain: an upload goes on over a connection that does not hold (B5) or that damages what it brings, and is
+// unavailable, no more, where none holds.
+func TestATailIsReadAgain(t *testing.T) {
+	s, b := openBetween(t, Config{})
+	l := blobstest.NewLedger()
+	data := blobstest.Bytes(200_000)
+	put(t, s, l, data)
+	var breaks atomic.Int32
+	cut := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || breaks.Add(-1) < 0 {
+			return false
+		}
+		whole := httptest.NewRecorder()
+		b.forward.ServeHTTP(whole, r)
+		maps.Copy(w.Header(), whole.Header())
+		w.WriteHeader(whole.Code)
+		_, _ = w.Write(whole.Body.Bytes()[:whole.Body.Len()/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	b.set(cut)
+	breaks.Store(2)
+	w := begin(t, s, l, -1)
+	more := blobstest.Bytes(10)
+	if _, err := w.Write(more); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, s, l, w, append(data, more...))
+
+	damage := func(times int32) {
+		breaks.Store(times)
+		b.set(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || breaks.Add(-1) < 0 {
+				return false
+			}
+			whole := httptest.NewRecorder()
+			b.forward.ServeHTTP(whole, r)
+			maps.Copy(w.Header(), whole.Header())
+			body := whole.Body.Bytes()
+			body[len(body)/2] ^= 1
+			w.WriteHeader(whole.Code)
+			_, _ = w.Write(body)
+			return true
+		})
+	}
+	for times, want := range map[int32]error{tailReads - 1: nil, tailReads: blobs.ErrCorrupt} {
+		b.set(nil)
+		l = blobstest.NewLedger()
+		put(t, s, l, data)
+		damage(times)
+		w, err := s.Writer(t.Context(), l.Take(s, -1))
+		if !errors.Is(err, want) {
+			t.Fatalf("a tail that is damaged on its way %d times: %v, want %v", times, err, want)
+		}
+		if err == nil {
+			finish(t, s, l, w, data)
+		}
+	}
+
+	l = blobstest.NewLedger()
+	b.set(nil)
+	put(t, s, l, data)
+	b.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Length", "200000")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	if _, err := s.Writer(t.Context(), l.Take(s, -1)); !errors.Is(err, blobs.ErrUnavailable) {
+		t.Errorf("a tail that never comes: %v, want ErrUnavailable", err)
+	}
+}
+
+// TestHalfAnAnswerIsNone: a list that is cut says nothing of what is there, as if nobody had answered.
+func TestHalfAnAnswerIsNone(t *testing.T) {
+	s, b := openBetween(t, Config{MaxAttempts: 1})
+	b.set(func(w http.ResponseWriter, _ *http.Request) bool {
+		_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Contents><Key>a`)
+		return true
+	})
+	for _, err := range s.List(t.Context(), "", "") {
+		if !errors.Is(err, blobs.ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+	}
+}
+
+// TestAHeadThatIsForbiddenIsAskedAgain: it does not say why, and a clock may have been set.
+func TestAHeadThatIsForbiddenIsAskedAgain(t *testing.T) {
+	s, b := openBetween(t, Config{})
+	l := blobstest.NewLedger()
+	put(t, s, l, blobstest.Bytes(1000))
+	key := l.Progress.Pieces[0].Key
+	for forbidden, want := range map[int32]bool{1: true, 1000: false} {
+		var left atomic.Int32
+		left.Store(forbidden)
+		b.set(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodHead || left.Add(-1) < 0 {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		})
+		if _, err := s.Stat(t.Context(), key); (err == nil) != want || errors.Is(err, blobs.ErrUnavailable) {
+			t.Errorf("forbidden %d times: %v", forbidden, err)
+		}
+	}
 }
 
 func TestCallsInFlightAreBounded(t *testing.T) {

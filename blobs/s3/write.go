@@ -53,6 +53,9 @@ type writer struct {
 	saved   bool // a Save answered with this attempt's multipart upload
 }
 
+// tailReads is how often a tail is read that is not what the ledger says, before the upload is given up.
+const tailReads = 3
+
 // errEnded is the cause with which an attempt's flights end.
 var errEnded = errors.New("the attempt has ended")
 
@@ -100,17 +103,29 @@ func (w *writer) resume(ctx context.Context) error {
 	if goal := w.s.cut.end(w.start) - w.start; size > goal {
 		return fmt.Errorf("tail %s has %d bytes, a part at most %d: %w", tail.Key, size, goal, blobs.ErrTakeover)
 	}
-	r, err := w.s.Open(ctx, tail.Key, 0, size)
+	for reads := 1; ; reads++ {
+		err := w.load(ctx, tail)
+		if reads == tailReads || !errors.Is(err, blobs.ErrCorrupt) {
+			return err
+		}
+		w.drop() // it may have been damaged on its way
+		repeats(w.s.config.Repeated).Repeated("read")
+	}
+}
+
+// load reads the tail, which has its size, below all that repeats.
+func (w *writer) load(ctx context.Context, tail blobs.Piece) error {
+	r, err := blobs.Retry(w.s, repeats(w.s.config.Repeated)).Open(ctx, tail.Key, 0, tail.Size)
 	if err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.fail(context.Cause(ctx)) }) // a slab may be long in coming
 	defer stop()
 	buf := make([]byte, stageSize)
-	for rest := size; rest > 0 && err == nil; {
+	for rest := tail.Size; rest > 0 && err == nil; {
 		var n int
 		n, err = io.ReadFull(r, buf[:min(rest, stageSize)])
-		if err == nil {
+		if err = known(ctx, err); err == nil {
 			err = w.fill(buf[:n])
 		}
 		rest -= int64(n)
@@ -123,6 +138,18 @@ func (w *writer) resume(ctx context.Context) error {
 	}
 	return nil
 }
+
+// repeats counts streams that are read on.
+type repeats func()
+
+func (r repeats) Repeated(string) {
+	if r != nil {
+		r()
+	}
+}
+
+func (repeats) Refused(string) {}
+func (repeats) Opened(bool)    {}
 
 func (w *writer) Write(b []byte) (int, error) {
 	total := 0
@@ -369,8 +396,13 @@ func (w *writer) Abandon() {
 func (w *writer) end() {
 	w.ended = true
 	w.cancel(errEnded)
+	w.drop()
+	w.s.pool.leave(w.account)
+}
+
+// drop gives back what is pending.
+func (w *writer) drop() {
 	c := w.pending.take()
 	w.s.pool.dropped(w.account, c.slabs)
 	w.tidy(c.spilled)
-	w.s.pool.leave(w.account)
 }
