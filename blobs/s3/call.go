@@ -2,8 +2,10 @@ package s3
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -60,10 +62,16 @@ func known(ctx context.Context, err error) error {
 	if kind := kindOf(code, status); kind != nil {
 		return fmt.Errorf("%w: %w", kind, err)
 	}
-	if code == "" && status < http.StatusMultipleChoices {
+	if code == "" && (status == 0 || cut(err)) {
 		return fmt.Errorf("%w: %w", blobs.ErrUnavailable, err) // never reached the server, or no answer, or half of one
 	}
 	return err
+}
+
+// cut says that an answer broke off. One that is whole and that nobody understands is another matter.
+func cut(err error) bool {
+	var syntax *xml.SyntaxError
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &syntax) && syntax.Msg == "unexpected EOF"
 }
 
 // codeOf answers S3's error code and the HTTP status, as far as err has them.

@@ -80,6 +80,9 @@ func (c counted) RetryDelay(attempt int, err error) (time.Duration, error) {
 	if c.repeated != nil {
 		c.repeated()
 	}
+	if wordless(err) == aws.TrueTernary {
+		return 0, nil // waiting mends no clock, and where it is truly forbidden that is to be said
+	}
 	return c.Standard.RetryDelay(attempt, err)
 }
 
@@ -92,14 +95,18 @@ func untrusted(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// wordless says that a HEAD may be repeated that was forbidden: its answer has no body that could say why. One why is a clock
-// that was set, here or there: the SDK learns of it by the answer, and signs the next try by the server's clock. Where a
-// body says RequestTimeTooSkewed the SDK repeats by itself.
+// wordless says that a HEAD may be repeated, at once, that was forbidden: its answer has no body that could say why. One why is
+// a clock that was set, here or there: the SDK learns of it by the answer, and signs the next try by the server's clock. Where
+// a body says RequestTimeTooSkewed the SDK repeats by itself.
 func wordless(err error) aws.Ternary {
-	if code, status := codeOf(err); status == http.StatusForbidden && (code == "" || code == http.StatusText(status)) {
-		return aws.TrueTernary
+	var answer *awshttp.ResponseError
+	if !errors.As(err, &answer) || answer.HTTPStatusCode() != http.StatusForbidden {
+		return aws.UnknownTernary
 	}
-	return aws.UnknownTernary
+	if r := answer.HTTPResponse(); r == nil || r.Request == nil || r.Request.Method != http.MethodHead {
+		return aws.UnknownTernary
+	}
+	return aws.TrueTernary
 }
 
 // once makes a call that is never repeated by itself: its first try may have

@@ -165,7 +165,7 @@ func (b *body) readPiece(p []byte, piece blobs.Piece, offset int64) (int, error)
 		if err != nil {
 			return 0, err
 		}
-		if b.r, err = b.s.Open(b.ctx, piece.Key, 0, piece.Size); err != nil {
+		if b.r, err = b.s.openSteady(b.ctx, piece.Key, piece.Size); err != nil {
 			return 0, err
 		}
 		b.crc = 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -58,16 +59,22 @@ func (s *Store) putPiece(ctx context.Context, key string, c content) (blobs.Piec
 }
 
 // send makes a call whose body is c. What went wrong with reading the body comes first: it may be that a tail is gone.
+// It is made again where an object that is part of the body was not what it should be: that may have been damaged on its way.
 func (s *Store) send(ctx context.Context, c content, fn func(context.Context, *body) error) error {
-	return s.call(ctx, c.size, func(ctx context.Context) error {
-		b := s.newBody(ctx, c)
-		defer func() { _ = b.Close() }() // never fails
-		err := fn(ctx, b)
-		if err != nil && b.err != nil {
-			return b.err
+	for reads := 1; ; reads++ {
+		err := s.call(ctx, c.size, func(ctx context.Context) error {
+			b := s.newBody(ctx, c)
+			defer func() { _ = b.Close() }() // never fails
+			err := fn(ctx, b)
+			if err != nil && b.err != nil {
+				return b.err
+			}
+			return err
+		})
+		if reads == tailReads || len(c.spilled) == 0 || !errors.Is(err, blobs.ErrCorrupt) {
+			return err
 		}
-		return err
-	})
+	}
 }
 
 // create begins a multipart upload. A repetition may leave one that nobody knows: the orphan sweep ends it.

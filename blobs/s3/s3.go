@@ -161,6 +161,23 @@ func (s *Store) Open(ctx context.Context, key string, offset, length int64) (io.
 	return r, nil
 }
 
+// openSteady opens the first size bytes for the driver itself, which reads below all that reads on (blobs.Retry).
+func (s *Store) openSteady(ctx context.Context, key string, size int64) (io.ReadCloser, error) {
+	return blobs.Retry(s, repeats(s.config.Repeated)).Open(ctx, key, 0, size)
+}
+
+// repeats counts streams that are read on.
+type repeats func()
+
+func (r repeats) Repeated(string) {
+	if r != nil {
+		r()
+	}
+}
+
+func (repeats) Refused(string) {}
+func (repeats) Opened(bool)    {}
+
 func (s *Store) open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	full, err := s.key(key)
 	if err != nil {

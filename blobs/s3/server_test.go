@@ -459,6 +459,69 @@ func TestATailIsReadAgain(t *testing.T) {
 	}
 }
 
+// TestATailIsReadAgainWhereItBecomesAPart: at the end of a large upload, when all depends on it.
+func TestATailIsReadAgainWhereItBecomesAPart(t *testing.T) {
+	s, b := openBetween(t, Config{})
+	data := blobstest.Bytes(16<<20 + 100_000)
+	for name, spoil := range map[string]func(body []byte) []byte{
+		"damaged": func(body []byte) []byte { body[len(body)/2] ^= 1; return body },
+		"cut":     func(body []byte) []byte { return body[:len(body)/2] },
+	} {
+		b.set(nil)
+		l := blobstest.NewLedger()
+		w := begin(t, s, l, -1)
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		p, err := w.Close(t.Context())
+		if err != nil || len(p.Parts) == 0 || len(p.Pieces) != 1 {
+			t.Fatalf("%d parts and %d pieces, %v", len(p.Parts), len(p.Pieces), err)
+		}
+		l.Save(p, 0)
+		var left atomic.Int32
+		left.Store(tailReads - 1)
+		b.set(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || left.Add(-1) < 0 {
+				return false
+			}
+			whole := httptest.NewRecorder()
+			b.forward.ServeHTTP(whole, r)
+			maps.Copy(w.Header(), whole.Header())
+			w.WriteHeader(whole.Code)
+			_, _ = w.Write(spoil(whole.Body.Bytes()))
+			_ = http.NewResponseController(w).Flush()
+			return true
+		})
+		if done, err := s.Finish(t.Context(), l.Name(), l.Progress); err != nil || done.Size != int64(len(data)) {
+			t.Errorf("%s %d times: %+v, %v", name, tailReads-1, done, err)
+		}
+		if left.Load() >= 0 {
+			t.Errorf("%s: the tail was not read so often: nothing is shown", name)
+		}
+	}
+}
+
+// TestASilentTailIsNotWaitedForLong: the stream is opened again, within a bound for all.
+func TestASilentTailIsNotWaitedForLong(t *testing.T) {
+	s, b := openBetween(t, Config{CallTimeout: 2 * time.Second, ReadTimeout: time.Second})
+	l := blobstest.NewLedger()
+	put(t, s, l, blobstest.Bytes(1000))
+	b.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Length", "1000")
+		w.WriteHeader(http.StatusPartialContent)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	})
+	_, err := s.Writer(t.Context(), l.Take(s, -1))
+	if !errors.Is(err, blobs.ErrUnavailable) || !errors.Is(err, errSlow) { // not after four times ReadTimeout
+		t.Errorf("got %v, want ErrUnavailable by the bound of the whole", err)
+	}
+}
+
 // TestHalfAnAnswerIsNone: a list that is cut says nothing of what is there, as if nobody had answered.
 func TestHalfAnAnswerIsNone(t *testing.T) {
 	s, b := openBetween(t, Config{MaxAttempts: 1})
@@ -466,10 +529,42 @@ func TestHalfAnAnswerIsNone(t *testing.T) {
 		_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Contents><Key>a`)
 		return true
 	})
+	told := 0
 	for _, err := range s.List(t.Context(), "", "") {
-		if !errors.Is(err, blobs.ErrUnavailable) {
+		if told++; !errors.Is(err, blobs.ErrUnavailable) {
 			t.Errorf("got %v, want ErrUnavailable", err)
 		}
+	}
+	if told != 1 {
+		t.Errorf("the list told of %d things, want of one error", told)
+	}
+	b.set(func(w http.ResponseWriter, _ *http.Request) bool {
+		_, _ = io.WriteString(w, `<html><br><body>what is S3?</body></html>`)
+		return true
+	})
+	for _, err := range s.List(t.Context(), "", "") {
+		if err == nil || errors.Is(err, blobs.ErrUnavailable) {
+			t.Errorf("an answer that nobody understands: %v, want it plain", err)
+		}
+	}
+}
+
+// TestADenialIsSaidAtOnce, though its HEAD is repeated: with keys that are wrong a node must not start as if nobody answered.
+func TestADenialIsSaidAtOnce(t *testing.T) {
+	s, b := openBetween(t, Config{CallTimeout: 2 * time.Second, MaxAttempts: 10})
+	b.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusForbidden)
+		} else {
+			refuse(w, http.StatusForbidden, "AccessDenied")
+		}
+		return true
+	})
+	if _, err := s.Stat(t.Context(), blobstest.NewLedger().Name().Key(0)); err == nil || errors.Is(err, blobs.ErrUnavailable) || !strings.Contains(err.Error(), "403") {
+		t.Errorf("stat: %v, want it denied", err)
+	}
+	if err := s.Check(t.Context()); err == nil || errors.Is(err, blobs.ErrUnavailable) {
+		t.Errorf("check: %v, want it denied", err)
 	}
 }
 

@@ -53,7 +53,7 @@ type writer struct {
 	saved   bool // a Save answered with this attempt's multipart upload
 }
 
-// tailReads is how often a tail is read that is not what the ledger says, before the upload is given up.
+// tailReads is how often a tail, or a part's object, is read that is not what it should be, before the upload is given up.
 const tailReads = 3
 
 // errEnded is the cause with which an attempt's flights end.
@@ -103,23 +103,25 @@ func (w *writer) resume(ctx context.Context) error {
 	if goal := w.s.cut.end(w.start) - w.start; size > goal {
 		return fmt.Errorf("tail %s has %d bytes, a part at most %d: %w", tail.Key, size, goal, blobs.ErrTakeover)
 	}
+	limit := w.s.config.CallTimeout + w.s.config.ReadTimeout + time.Duration(tailReads*size/bytesPerSecond)*time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
+	defer cancel()
 	for reads := 1; ; reads++ {
 		err := w.load(ctx, tail)
 		if reads == tailReads || !errors.Is(err, blobs.ErrCorrupt) {
 			return err
 		}
 		w.drop() // it may have been damaged on its way
-		repeats(w.s.config.Repeated).Repeated("read")
 	}
 }
 
-// load reads the tail, which has its size, below all that repeats.
+// load reads the tail, which has its size.
 func (w *writer) load(ctx context.Context, tail blobs.Piece) error {
-	r, err := blobs.Retry(w.s, repeats(w.s.config.Repeated)).Open(ctx, tail.Key, 0, tail.Size)
+	r, err := w.s.openSteady(ctx, tail.Key, tail.Size)
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = w.fail(context.Cause(ctx)) }) // a slab may be long in coming
+	stop := context.AfterFunc(ctx, func() { _ = w.fail(known(ctx, context.Cause(ctx))) }) // a slab may be long in coming
 	defer stop()
 	buf := make([]byte, stageSize)
 	for rest := tail.Size; rest > 0 && err == nil; {
@@ -138,18 +140,6 @@ func (w *writer) load(ctx context.Context, tail blobs.Piece) error {
 	}
 	return nil
 }
-
-// repeats counts streams that are read on.
-type repeats func()
-
-func (r repeats) Repeated(string) {
-	if r != nil {
-		r()
-	}
-}
-
-func (repeats) Refused(string) {}
-func (repeats) Opened(bool)    {}
 
 func (w *writer) Write(b []byte) (int, error) {
 	total := 0
