@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,8 @@ const (
 	// arenaGrace and arenaDelay are how long garbage stays: the shortest that a push of a few requests survives.
 	arenaGrace = 6 * time.Second
 	arenaDelay = 3 * time.Second
+	// arenaUploads is how old an upload becomes that nobody goes on with.
+	arenaUploads = 20 * time.Second
 )
 
 // newArena starts all of it and waits until it is whole.
@@ -62,8 +65,8 @@ func newArena(t testing.TB, dir string, seed uint64) *arena {
 		env:     []string{"GOMAXPROCS=1"},
 		logs:    dir, data: filepath.Join(dir, "data"),
 		storage: a.storage, wire: a.wire,
-		extra: fmt.Sprintf("gc:\n  unsafeshort: true\n  grace: %v\n  delay: %v\n  uploads: 20s\n  orphans: 6s\n  schedule: never\n"+
-			"backup:\n  enabled: true\n  schedule: \"@every 10s\"\n  keep: 1\n  keepfor: 8s\n", arenaGrace, arenaDelay),
+		extra: fmt.Sprintf("gc:\n  unsafeshort: true\n  grace: %v\n  delay: %v\n  uploads: %v\n  orphans: 6s\n  schedule: never\n"+
+			"backup:\n  enabled: true\n  schedule: \"@every 10s\"\n  keep: 1\n  keepfor: 8s\n", arenaGrace, arenaDelay, arenaUploads),
 	})
 	a.route()
 	a.d.settle(settling)
@@ -100,26 +103,42 @@ func (a *arena) doorOf(name string) (door, bool) {
 	return door{}, false
 }
 
-// runFolder is where a run keeps all that it leaves.
+// runFolder is where a run keeps all that it leaves: the folder of that name, or the next in the folder for temporary files.
 func runFolder(t testing.TB, named string, seed uint64) string {
 	t.Helper()
-	if named == "" {
-		named = filepath.Join(os.TempDir(), fmt.Sprintf("pontoon-chaos-%d", seed))
+	dir := named
+	for i := 1; named == "" && (i == 1 || used(dir)); i++ {
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("pontoon-chaos-%d", seed))
+		if i > 1 {
+			dir += fmt.Sprintf("-%d", i)
+		}
 	}
-	dir, err := filepath.Abs(named)
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
+	if used(dir) { // what its logs say would be judged again, what it holds is in the way
+		t.Fatalf("%s holds an earlier run: remove it, or name another by -chaos.dir (DIR of make chaos)", dir)
 	}
-	for _, of := range []string{"*.log", "data"} { // what it says would be judged again, what it holds is in the way
-		if earlier, err := filepath.Glob(filepath.Join(dir, of)); err != nil || len(earlier) > 0 {
-			t.Fatalf("%s holds an earlier run: remove it, or name another by -chaos.dir (%v)", dir, err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "data"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// used says whether a run has left something in a folder.
+func used(dir string) bool {
+	there, err := os.ReadDir(dir)
+	return err == nil && slices.ContainsFunc(there, func(e os.DirEntry) bool { return e.Name() == "data" || filepath.Ext(e.Name()) == ".log" })
+}
+
+func TestARunHasAFolderOfItsOwn(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	var given []string
+	for range 3 {
+		given = append(given, filepath.Base(runFolder(t, "", 7)))
+	}
+	if want := []string{"pontoon-chaos-7", "pontoon-chaos-7-2", "pontoon-chaos-7-3"}; !slices.Equal(given, want) {
+		t.Errorf("got %q, want %q", given, want)
+	}
 }

@@ -96,8 +96,8 @@ func newChaos(t *testing.T) *chaos {
 	if r.quick && named == "" {
 		named = scratch(t) // kept only where the test fails
 	}
-	dir := runFolder(t, named, given)
 	verdict.ran, verdict.Verdict = true, check.Verdict{Seed: given, Void: []string{"it did not end"}}
+	dir := runFolder(t, named, given)
 	t.Logf("seed %d: -chaos.seed=%d -chaos.duration=%v does the same faults again; all that the run leaves is in %s", given, given, r.during, dir)
 	kinds, err := chosen(faults(), names)
 	if err != nil {

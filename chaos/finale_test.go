@@ -54,6 +54,7 @@ func (v *guest) deleteLimbo(ctx context.Context, s *shelf, m *shelved) {
 	if v.until(ctx, func() bool {
 		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: "image-delete", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 			request{method: http.MethodDelete, path: "/v2/" + m.repo + "/manifests/" + m.digest})
+		v.explain(o, http.StatusAccepted, http.StatusNotFound)
 		return o.Status == http.StatusAccepted || o.Status == http.StatusNotFound
 	}) {
 		s.set(m, away)

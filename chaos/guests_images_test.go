@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pontoon-registry/pontoon/chaos/check"
+	"github.com/pontoon-registry/pontoon/chaos/proxy"
 )
 
 // shelf is the images of the run: each has one owner, who pushes and deletes it over and over, so that what the owner was
@@ -169,6 +170,26 @@ func (v *guest) attempt(ctx context.Context, s *shelf, m *shelved) bool {
 	return o.Status == http.StatusCreated
 }
 
+// uploading is when an upload began, and how often the store had damaged what it answered.
+type uploading struct {
+	c       *guests
+	began   time.Time
+	damaged int64
+}
+
+func (c *guests) uploading() uploading {
+	return uploading{c, time.Now(), c.a.s3.Counts()[string(proxy.Corrupt)].Fired}
+}
+
+// may are the statuses that one of its requests may have: it is to begin anew, 404, only where the store has damaged its bytes
+// on their way, or where it is so old that it was given up.
+func (u uploading) may(status int) []int {
+	if time.Since(u.began) < arenaUploads-3*time.Second && u.c.a.s3.Counts()[string(proxy.Corrupt)].Fired == u.damaged {
+		return []int{status}
+	}
+	return []int{status, http.StatusNotFound}
+}
+
 // bring does what clients do: ask whether a blob is there, mount it from where it may be, else push it.
 func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte, chunks bool) bool {
 	digest := digestOf(content)
@@ -184,6 +205,7 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 		return false
 	}
 	path := "/v2/" + repo + "/blobs/uploads/"
+	begin := v.c.uploading()
 	kind, begun := check.Kind("upload-open"), []int{http.StatusAccepted}
 	if from := fmt.Sprintf("image/r%d", v.chance.IntN(imageRepos)); from != repo && v.chance.IntN(2) == 0 {
 		path, kind, begun = path+"?mount="+digest+"&from="+from, check.BlobMount, append(begun, http.StatusCreated)
@@ -206,7 +228,7 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 			header.Set("Content-Range", fmt.Sprintf("%d-%d", cut[0], cut[1]-1))
 			a, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-patch", Repo: "images", Key: repo, Input: digest},
 				request{method: http.MethodPatch, path: location, header: header, body: content[cut[0]:cut[1]]})
-			v.explain(o, http.StatusAccepted, http.StatusNotFound) // the store damaged its tail: it begins anew
+			v.explain(o, begin.may(http.StatusAccepted)...)
 			if a.status != http.StatusAccepted {
 				return false
 			}
@@ -217,7 +239,7 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 	}
 	_, o = v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: check.BlobPut, Repo: "images", Key: repo, Input: digest},
 		request{method: http.MethodPut, path: withQuery(location, "digest="+digest), header: typed("application/octet-stream"), body: content})
-	v.explain(o, http.StatusCreated, http.StatusNotFound)
+	v.explain(o, begin.may(http.StatusCreated)...)
 	if o.Status == http.StatusCreated {
 		s.did(func(c *shelfCount) { c.uploaded++ })
 	}

@@ -99,6 +99,7 @@ func (s *season) open(ctx context.Context, v *guest) bool {
 			}
 			_, o := v.do(ctx, check.Operation{Class: check.PutManifest, Kind: "anchor", Repo: "anchors", Input: digestOf(anchor)},
 				request{method: http.MethodPut, path: "/v2/" + repo + "/manifests/" + digestOf(anchor), header: typed(mediaManifest), body: anchor})
+			v.explain(o, http.StatusCreated, http.StatusNotFound)
 			return o.Status == http.StatusCreated
 		}) {
 			return false
@@ -120,13 +121,16 @@ func typed(mediaType string) http.Header { return http.Header{"Content-Type": {m
 
 // pushBlob uploads a small blob: POST, then PUT. It answers whether it is there now.
 func (v *guest) pushBlob(ctx context.Context, repo string, content []byte) bool {
-	a, _ := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-open", Repo: "uploads"},
+	begin := v.c.uploading()
+	a, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-open", Repo: "uploads"},
 		request{method: http.MethodPost, path: "/v2/" + repo + "/blobs/uploads/"})
+	v.explain(o, http.StatusAccepted)
 	if a.status != http.StatusAccepted {
 		return false
 	}
-	_, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: check.BlobPut, Repo: "uploads", Key: repo, Input: digestOf(content)},
+	_, o = v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: check.BlobPut, Repo: "uploads", Key: repo, Input: digestOf(content)},
 		request{method: http.MethodPut, path: withQuery(a.header.Get("Location"), "digest="+digestOf(content)), header: typed("application/octet-stream"), body: content})
+	v.explain(o, begin.may(http.StatusCreated)...)
 	return o.Status == http.StatusCreated
 }
 
@@ -216,7 +220,7 @@ func (v *guest) getTag(ctx context.Context, s *season, repo, tag string) {
 
 // explain notes an answer that no fault explains: a refusal of what is in order. What may be retried is no such answer.
 func (v *guest) explain(o check.Operation, statuses ...int) {
-	if o.Outcome == check.Unknown && o.Status < 500 || o.Status == http.StatusTooManyRequests || slices.Contains(statuses, o.Status) {
+	if o.Outcome == check.Unknown && o.Status < 400 || o.Status == http.StatusTooManyRequests || slices.Contains(statuses, o.Status) {
 		return
 	}
 	switch o.Status {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,10 +26,10 @@ type process struct {
 	done chan struct{} // closed once the process has been waited for
 	err  error         // how it ended; read after done
 
-	mu       sync.Mutex // guards what follows
-	expected bool       // its end was asked for
-	killed   bool       // by the test
-	wrong    []string   // how it ended, where it should not have ended so
+	mu       sync.Mutex       // guards what follows
+	expected bool             // its end was asked for
+	sent     []syscall.Signal // to end it
+	wrong    []string         // how it ended, where it should not have ended so
 }
 
 // start runs the program with its output appended to dir/name.log. An end that nobody asked for fails the test.
@@ -82,7 +83,7 @@ const exitPanic = 2
 // broke says whether a process that has ended did so as no process may: by a panic, or by a signal that nobody sent.
 func (p *process) broke() bool {
 	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return status.Exited() && status.ExitStatus() == exitPanic || status.Signaled() && !p.killed
+	return status.Exited() && status.ExitStatus() == exitPanic || status.Signaled() && !slices.Contains(p.sent, status.Signal())
 }
 
 // blame notes what is wrong with how the process ended; with mu.
@@ -130,7 +131,7 @@ func (p *process) terminate(within time.Duration) error {
 func (p *process) end(s syscall.Signal, within time.Duration) {
 	p.mu.Lock()
 	p.expected = true
-	p.killed = p.killed || s == syscall.SIGKILL
+	p.sent = append(p.sent, s, syscall.SIGKILL)
 	p.mu.Unlock()
 	p.signal(s)
 	select {
@@ -143,9 +144,6 @@ func (p *process) end(s syscall.Signal, within time.Duration) {
 		late = p.accuse("did not end within %v of %v", within, s)
 	}
 	p.t.Error(late)
-	p.mu.Lock()
-	p.killed = true
-	p.mu.Unlock()
 	p.signal(syscall.SIGKILL)
 	<-p.done
 }
@@ -328,6 +326,7 @@ func TestHowAProcessEndsIsJudged(t *testing.T) {
 		"by a signal that nobody sent": {script: "kill -SEGV $$", frail: true, wrong: "ended with signal: segmentation fault"},
 		"killed":                       {script: up, end: (*process).kill},
 		"asked":                        {script: "trap 'exit 0' TERM; " + up, end: asked},
+		"asked, and deaf to it":        {script: up, end: asked},
 		"asked, by a panic":            {script: "trap 'exit 2' TERM; " + up, end: asked, wrong: "ended with exit status 2"},
 		"asked, and does not": {script: "trap '' TERM; " + up, end: func(p *process) { _ = p.terminate(10 * time.Millisecond) },
 			wrong: "did not end within 10ms of terminated"},
