@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,6 +12,9 @@ import (
 func TestTheLeaderNamesNoTermForWhatAnEarlierTermCommitted(t *testing.T) {
 	t.Parallel()
 	n := alone(t)
+	if err := n.raft().AddNonvoter("other", "other", 0, time.Second).Error(); err != nil { // only members have origins
+		t.Fatal(err)
+	}
 	other := newOrigin("other", "b")
 	if _, err := n.Propose(t.Context(), other.register()); err != nil {
 		t.Fatal(err)
