@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -62,16 +61,16 @@ func known(ctx context.Context, err error) error {
 	if kind := kindOf(code, status); kind != nil {
 		return fmt.Errorf("%w: %w", kind, err)
 	}
-	if code == "" && (status == 0 || cut(err)) {
+	if code == "" && (status == 0 || status < http.StatusMultipleChoices && !strange(err)) {
 		return fmt.Errorf("%w: %w", blobs.ErrUnavailable, err) // never reached the server, or no answer, or half of one
 	}
 	return err
 }
 
-// cut says that an answer broke off. One that is whole and that nobody understands is another matter.
-func cut(err error) bool {
+// strange says that nobody understands an answer, which is whole as far as it was read: it did not break off.
+func strange(err error) bool {
 	var syntax *xml.SyntaxError
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &syntax) && syntax.Msg == "unexpected EOF"
+	return errors.As(err, &syntax) && syntax.Msg != "unexpected EOF"
 }
 
 // codeOf answers S3's error code and the HTTP status, as far as err has them.

@@ -20,6 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	smithy "github.com/aws/smithy-go/middleware"
+
+	"github.com/pontoon-registry/pontoon/blobs"
 )
 
 // connectTime bounds the making of a connection: a host that is gone does not answer at all.
@@ -56,7 +58,7 @@ func newClient(ctx context.Context, c Config) (*s3.Client, *http.Client, error) 
 		o.Retryer = counted{Standard: retry.NewStandard(func(so *retry.StandardOptions) {
 			so.MaxAttempts = c.MaxAttempts
 			so.MaxBackoff = 3 * time.Second
-			so.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(untrusted), retry.IsErrorRetryableFunc(wordless)}, so.Retryables...)
+			so.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(hopeless), retry.IsErrorRetryableFunc(wordless)}, so.Retryables...)
 		}), repeated: c.Repeated}
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if c.Checksums == "required" {
@@ -86,10 +88,10 @@ func (c counted) RetryDelay(attempt int, err error) (time.Duration, error) {
 	return c.Standard.RetryDelay(attempt, err)
 }
 
-// untrusted says that no repetition makes a certificate a good one.
-func untrusted(err error) aws.Ternary {
+// hopeless says that no repetition makes a certificate a good one; nor what a body is made of, which send reads again.
+func hopeless(err error) aws.Ternary {
 	var bad *tls.CertificateVerificationError
-	if errors.As(err, &bad) {
+	if errors.As(err, &bad) || errors.Is(err, blobs.ErrCorrupt) {
 		return aws.FalseTernary
 	}
 	return aws.UnknownTernary

@@ -59,7 +59,7 @@ type Config struct {
 	CallTimeout time.Duration
 	// ReadTimeout [readtimeout] ends a stream when no byte came for so long while one was waited for. Default 60 s, 1 s to 10 min.
 	ReadTimeout time.Duration
-	// Repeated, when set, is called before every repetition of a call. It must be quick and safe for concurrent use.
+	// Repeated, when set, is called before every repetition of a call by the SDK, and of a stream that broke. It must be quick and safe for concurrent use.
 	Repeated func()
 	// UserAgent [useragent] is added to the SDK's. Default pontoon.
 	UserAgent string

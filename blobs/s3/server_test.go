@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -542,9 +543,31 @@ func TestHalfAnAnswerIsNone(t *testing.T) {
 		_, _ = io.WriteString(w, `<html><br><body>what is S3?</body></html>`)
 		return true
 	})
+	told = 0
 	for _, err := range s.List(t.Context(), "", "") {
-		if err == nil || errors.Is(err, blobs.ErrUnavailable) {
+		if told++; err == nil || errors.Is(err, blobs.ErrUnavailable) {
 			t.Errorf("an answer that nobody understands: %v, want it plain", err)
+		}
+	}
+	if told != 1 {
+		t.Errorf("the list told of %d things, want of one error", told)
+	}
+	b.set(func(w http.ResponseWriter, _ *http.Request) bool { // the connection is reset
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Contents><Key>a`)
+		_ = http.NewResponseController(w).Flush()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+		return true
+	})
+	for _, err := range s.List(t.Context(), "", "") {
+		if !errors.Is(err, blobs.ErrUnavailable) {
+			t.Errorf("an answer that is reset: %v, want ErrUnavailable", err)
 		}
 	}
 }

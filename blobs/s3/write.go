@@ -103,6 +103,7 @@ func (w *writer) resume(ctx context.Context) error {
 	if goal := w.s.cut.end(w.start) - w.start; size > goal {
 		return fmt.Errorf("tail %s has %d bytes, a part at most %d: %w", tail.Key, size, goal, blobs.ErrTakeover)
 	}
+	// The wait for slabs counts too: a store's bound, not one of the memory, which has its own (bufferWait).
 	limit := w.s.config.CallTimeout + w.s.config.ReadTimeout + time.Duration(tailReads*size/bytesPerSecond)*time.Second
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()
