@@ -120,7 +120,10 @@ func runFolder(t testing.TB, named string, seed uint64) string {
 	if used(dir) { // what its logs say would be judged again, what it holds is in the way
 		t.Fatalf("%s holds an earlier run: remove it, or name another by -chaos.dir (DIR of make chaos)", dir)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o755); err != nil { // another run that began just now has it
 		t.Fatal(err)
 	}
 	return dir

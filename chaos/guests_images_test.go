@@ -226,13 +226,14 @@ func (v *guest) bring(ctx context.Context, s *shelf, repo string, content []byte
 		for _, cut := range [][2]int{{0, half}, {half, len(content)}} {
 			header := typed("application/octet-stream")
 			header.Set("Content-Range", fmt.Sprintf("%d-%d", cut[0], cut[1]-1))
+			asked := time.Now()
 			a, o := v.do(ctx, check.Operation{Class: check.UploadBlob, Kind: "upload-patch", Repo: "images", Key: repo, Input: digest},
 				request{method: http.MethodPatch, path: location, header: header, body: content[cut[0]:cut[1]]})
 			v.explain(o, begin.may(http.StatusAccepted)...)
 			if a.status != http.StatusAccepted {
 				return false
 			}
-			location = a.header.Get("Location")
+			location, begin.began = a.header.Get("Location"), asked // each step renews it
 		}
 		s.did(func(c *shelfCount) { c.chunked++ })
 		content = []byte{}

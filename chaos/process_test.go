@@ -131,7 +131,7 @@ func (p *process) terminate(within time.Duration) error {
 func (p *process) end(s syscall.Signal, within time.Duration) {
 	p.mu.Lock()
 	p.expected = true
-	p.sent = append(p.sent, s, syscall.SIGKILL)
+	p.sent = append(p.sent, s)
 	p.mu.Unlock()
 	p.signal(s)
 	select {
@@ -144,6 +144,9 @@ func (p *process) end(s syscall.Signal, within time.Duration) {
 		late = p.accuse("did not end within %v of %v", within, s)
 	}
 	p.t.Error(late)
+	p.mu.Lock()
+	p.sent = append(p.sent, syscall.SIGKILL)
+	p.mu.Unlock()
 	p.signal(syscall.SIGKILL)
 	<-p.done
 }
