@@ -172,7 +172,8 @@ bench-million: tools build ## the figures with MILLION (1000000) manifests: comp
 drill: tools build ## lose all nodes under load and restore them; restore beside a cluster that runs; GC under load, 10 minutes each
 	go test -count=1 -v -timeout 2h ./chaos -run '^(TestGarbage|TestALostCluster|TestADrill)' -binary=$(BIN)/pontoon -long
 
-# The release that landed before this one, for upgrade and roll-back. A shallow clone may lack its commit.
+# The last release with an older command version than ours: one of the same version may always come back, so it would not show
+# that a release refuses what it does not know. A shallow clone may lack its commit.
 PREVIOUS ?= 252531a
 
 .PHONY: previous
