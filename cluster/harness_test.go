@@ -127,7 +127,9 @@ func testConfig(t testing.TB, mark Mark) Config {
 	return Config{
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
 		Settings: meta.DefaultSettings(), Mark: mark, Log: testLog(t),
-		hurry: 0.4, stableFor: time.Second,
+		TimeScale: 3, // a busy machine does not schedule a leader for longer than half a second, now and then
+		Hold:      10 * time.Second,
+		hurry:     0.4, stableFor: time.Second,
 		ghostFor: 3 * time.Minute, // the rows that tests write are nobody's: they must not go while a busy machine takes its time
 	}
 }
