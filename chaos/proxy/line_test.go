@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long a test waits for what must come. It is far above what a busy machine needs.
@@ -153,6 +155,28 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// held is an address that is nobody's for the time of the test, and on which no process but one that asks for it can listen:
+// it is bound here. What listens takes it over, since both say SO_REUSEADDR, and the kernel gives it to nobody else.
+func held(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", name.(*unix.SockaddrInet4).Port)
+}
+
 func TestALineThatPassesChangesNothing(t *testing.T) {
 	l := openLine(t, echo(t))
 	c := dial(t, l)
@@ -200,6 +224,7 @@ func TestAHoleCarriesNothingAndClosesNothing(t *testing.T) {
 	nothing(t, c)
 	late := dial(t, l) // a new connection is taken and hears nothing
 	say(t, late, "late")
+	until(t, "it to be held", func() bool { return l.Counts().Held == 1 })
 	nothing(t, late)
 	l.Set(Mode{})
 	hear(t, c, "during")
@@ -237,6 +262,10 @@ func TestWhoGaveUpInAHoleNeverReachesTheTarget(t *testing.T) {
 	l.Set(Hole())
 	gaveUp, stays := dial(t, l), dial(t, l)
 	until(t, "both to be held", func() bool { return l.Counts().Held == 2 })
+	if err := gaveUp.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the line's end of it to have heard", func() bool { return acknowledged(t, gaveUp) })
 	gaveUp.Close()
 	l.Set(Mode{})
 	say(t, stays, "still here")
@@ -244,6 +273,20 @@ func TestWhoGaveUpInAHoleNeverReachesTheTarget(t *testing.T) {
 	if len(reached) != 1 {
 		t.Errorf("%d connections reached the target, want 1", len(reached))
 	}
+}
+
+// acknowledged says whether the other end's kernel has the end of what a connection sent. A busy one takes a moment.
+func acknowledged(t *testing.T, c *net.TCPConn) bool {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if ended := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); ended != nil || err != nil {
+		t.Fatal(ended, err)
+	}
+	return info.State == unix.BPF_TCP_FIN_WAIT2
 }
 
 func TestOneWayCarriesThatWay(t *testing.T) {
@@ -403,12 +446,7 @@ func TestTheFirstLargeConnectionsAreCut(t *testing.T) {
 }
 
 func TestATargetThatIsNotThereIsAReset(t *testing.T) {
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
-	l := openLine(t, gone.Addr().String())
+	l := openLine(t, held(t)) // nobody listens there
 	dialReset(t, l)
 	l.Aim(echo(t))
 	c := dial(t, l)
