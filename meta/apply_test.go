@@ -208,7 +208,7 @@ func TestACorruptRowStopsThisNodeOnly(t *testing.T) {
 func TestWaitReturnsOnceTheIndexIsApplied(t *testing.T) {
 	s := newState(t)
 	mustApply(t, s, entryOf(t, 1, begun()...))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Wait(ctx, 1); err != nil {
 		t.Fatal(err)
