@@ -355,6 +355,7 @@ func TestALineageIsProvenByTheMarkAlone(t *testing.T) {
 
 // TestSnapshotsAreInspectedAndVerifiedWithoutANode.
 func TestSnapshotsAreInspectedAndVerifiedWithoutANode(t *testing.T) {
+	t.Setenv("TMPDIR", socketDir(t)) // others may have files of these names, left by a kill too
 	s, system := aSite(t)
 	file := s.path("file.tar")
 	at := s.serve("one")
