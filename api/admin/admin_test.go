@@ -72,7 +72,7 @@ func newRig(t *testing.T) *rig {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	srv := &http.Server{Handler: handler, ConnContext: ConnContext, Protocols: &protocols, ReadHeaderTimeout: time.Second}
+	srv := &http.Server{Handler: handler, ConnContext: ConnContext, Protocols: &protocols, ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
@@ -403,7 +403,7 @@ func TestARequestThatCameNotThroughTheSocketIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: handler, ConnContext: ConnContext, ReadHeaderTimeout: time.Second}
+	srv := &http.Server{Handler: handler, ConnContext: ConnContext, ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close(); <-served }()
