@@ -26,7 +26,7 @@ func begin(t *testing.T, s *Store, l *blobstest.Ledger, length int64) blobs.Writ
 // finish closes, commits and compares.
 func finish(t *testing.T, s *Store, l *blobstest.Ledger, w blobs.Writer, data []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 	defer cancel()
 	p, err := w.Close(ctx)
 	if err != nil {

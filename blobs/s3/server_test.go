@@ -331,11 +331,19 @@ func TestCheckTellsAServerThatDoesNotAnswerFromOneThatRefuses(t *testing.T) {
 	}
 }
 
+// unhurried is the same store within the usual bounds, for what must not fail on a machine that stands still for a second.
+func unhurried(t *testing.T, s *Store) *Store {
+	t.Helper()
+	c := s.config
+	c.CallTimeout, c.ReadTimeout, c.MaxAttempts = 0, 0, 0
+	return open(t, c)
+}
+
 // A server that stops in the middle of a body, or never answers.
 func TestSilentServersEndCalls(t *testing.T) {
 	s, b := openBetween(t, Config{CallTimeout: time.Second, ReadTimeout: time.Second, MaxAttempts: 1})
 	l := blobstest.NewLedger()
-	put(t, s, l, blobstest.Bytes(1000))
+	put(t, unhurried(t, s), l, blobstest.Bytes(1000))
 	release := make(chan struct{})
 	defer close(release)
 	b.set(func(w http.ResponseWriter, r *http.Request) bool {
@@ -352,16 +360,20 @@ func TestSilentServersEndCalls(t *testing.T) {
 	if _, err := s.Stat(t.Context(), l.Progress.Pieces[0].Key); !errors.Is(err, blobs.ErrUnavailable) {
 		t.Errorf("Stat = %v, want ErrUnavailable", err)
 	}
-	r, err := s.Open(t.Context(), l.Progress.Pieces[0].Key, 0, -1)
-	if err != nil {
-		t.Fatal(err)
+	var got []byte
+	var err error
+	for try := 0; try < 5 && len(got) != 10; try++ { // a machine that stands still hears nothing in time either
+		var r io.ReadCloser
+		if r, err = s.Open(t.Context(), l.Progress.Pieces[0].Key, 0, -1); err != nil {
+			continue
+		}
+		got, err = io.ReadAll(r)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
 	}
-	got, err := io.ReadAll(r)
 	if !errors.Is(err, blobs.ErrUnavailable) || !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != 10 {
 		t.Errorf("read %d bytes, then %v, want 10, then ErrUnavailable and io.ErrUnexpectedEOF", len(got), err)
-	}
-	if err := r.Close(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -506,7 +518,7 @@ func TestATailIsReadAgainWhereItBecomesAPart(t *testing.T) {
 func TestASilentTailIsNotWaitedForLong(t *testing.T) {
 	s, b := openBetween(t, Config{CallTimeout: 2 * time.Second, ReadTimeout: time.Second})
 	l := blobstest.NewLedger()
-	put(t, s, l, blobstest.Bytes(1000))
+	put(t, unhurried(t, s), l, blobstest.Bytes(1000))
 	b.set(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet {
 			return false
@@ -583,11 +595,17 @@ func TestADenialIsSaidAtOnce(t *testing.T) {
 		}
 		return true
 	})
-	if _, err := s.Stat(t.Context(), blobstest.NewLedger().Name().Key(0)); err == nil || errors.Is(err, blobs.ErrUnavailable) || !strings.Contains(err.Error(), "403") {
-		t.Errorf("stat: %v, want it denied", err)
-	}
-	if err := s.Check(t.Context()); err == nil || errors.Is(err, blobs.ErrUnavailable) {
-		t.Errorf("check: %v, want it denied", err)
+	for what, ask := range map[string]func() error{
+		"stat":  func() error { _, err := s.Stat(t.Context(), blobstest.NewLedger().Name().Key(0)); return err },
+		"check": func() error { return s.Check(t.Context()) },
+	} {
+		err := ask()
+		for try := 1; errors.Is(err, blobs.ErrUnavailable) && try < 4; try++ { // on a machine that stood still nobody answers in time
+			err = ask()
+		}
+		if err == nil || errors.Is(err, blobs.ErrUnavailable) || !strings.Contains(err.Error(), "403") {
+			t.Errorf("%s: %v, want it denied", what, err)
+		}
 	}
 }
 

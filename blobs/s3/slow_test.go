@@ -86,7 +86,7 @@ func TestSlowUploadsDoNotStallFastOnesInTheSmallestPool(t *testing.T) {
 
 // whole pushes one layer within a bound that says "it hangs" and nothing about speed.
 func whole(t *testing.T, s *Store, data []byte) error {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	l := blobstest.NewLedger()
 	w, err := s.Writer(ctx, l.Take(s, -1))
