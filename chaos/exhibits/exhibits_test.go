@@ -118,7 +118,7 @@ func change(from, to, run string) string {
 	if strings.Contains(from, "two") {
 		at, before, after = "@@ -3,3 +3,3 @@\n", " func one() int { return 1 }\n \n", ""
 	}
-	return "Breaks: something\nRule: X1\nRun: " + run + "\nFails: one is [0-9]+\nWithin: 1m\n\n" +
+	return "Breaks: something\nRule: X1\nRun: " + run + "\nFails: one is [0-9]+\nWithin: 10m\n\n" +
 		"diff --git a/one.go b/one.go\n--- a/one.go\n+++ b/one.go\n" + at + before + "-" + from + "\n+" + to + "\n" + after
 }
 
