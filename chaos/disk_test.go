@@ -132,10 +132,14 @@ func (d *deployment) pusher(repo string, clients int) (stop func() int64) {
 				tag := fmt.Sprintf("c%d-%d-%d", c, i, time.Now().UnixNano())
 				body := manifest{MediaType: mediaManifest, ArtifactType: "chaos/disk", Config: new(describe(mediaEmpty, config)),
 					Annotations: map[string]string{"tag": tag}}.encode()
+				began := time.Now()
 				if err := r.putManifest(context.Background(), repo, tag, mediaManifest, body); err != nil {
+					if machine.excuses(began) {
+						continue
+					}
 					d.t.Errorf("push of %s: %v", tag, err)
 				}
-				if digest, err := r.resolve(context.Background(), repo, tag); err != nil || digest != digestOf(body) {
+				if digest, err := r.resolve(context.Background(), repo, tag); err != nil && !machine.excuses(began) || err == nil && digest != digestOf(body) {
 					d.t.Errorf("tag %s resolves to %q, %v; pushed as %s", tag, digest, err, digestOf(body))
 				}
 				done.Add(1)

@@ -192,7 +192,7 @@ func (r *reader) run(ctx context.Context) {
 			continue
 		}
 		r.reads++
-		r.longest = max(r.longest, time.Since(began))
+		r.longest = max(r.longest, machine.took(began))
 		if err != nil && len(r.failures) < 10 {
 			r.failures = append(r.failures, err.Error())
 		}

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, http.FileServer(http.Dir("."))))
 		os.Exit(1)
 	}
+	go machine.watch() // as long as the process lives
 	code := m.Run()
 	for _, b := range []*build{&plain, &breaking} {
 		if b.dir != "" {

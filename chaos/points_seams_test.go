@@ -335,8 +335,7 @@ func (b *brittle) swaps(t *testing.T) {
 	for _, step := range []string{"term is raised", "pointer is written"} {
 		b.behind(t, n)
 		n.env = append(n.env, `PONTOON_FAULTS_SET={"rules":[{"point":"node.step","match":"`+step+`","action":"exit"}]}`)
-		n.start()
-		n.proc.mayEnd()
+		n.startFrail()
 		if err := dies(n); err != nil {
 			t.Error(err)
 		}

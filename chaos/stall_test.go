@@ -1,0 +1,85 @@
+package chaos
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// stalls are the times in which this machine let nobody run. What a test demands of a node within a time, it does not demand
+// of a machine that stands still: such time is taken off.
+type stalls struct {
+	mu   sync.Mutex // guards what follows
+	beat time.Time  // when somebody last looked; zero: nobody has
+	all  []stall
+}
+
+// stall ended at a moment.
+type stall struct {
+	end  time.Time
+	lost time.Duration
+}
+
+const (
+	beatEvery = 10 * time.Millisecond
+	// stallFrom is what a busy machine takes without standing still.
+	stallFrom = 100 * time.Millisecond
+)
+
+// machine is the one that all runs on. TestMain watches it.
+var machine stalls
+
+// watch looks for as long as the process lives.
+func (s *stalls) watch() {
+	for ; ; time.Sleep(beatEvery) {
+		s.look(time.Now())
+	}
+}
+
+// look notes that the last look should have been followed by one long ago.
+func (s *stalls) look(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if late := now.Sub(s.beat) - beatEvery; !s.beat.IsZero() && late > stallFrom {
+		s.all = append(s.all, stall{now, late})
+	}
+	s.beat = now
+}
+
+// since is for how long nobody ran since a moment. It looks itself: who asks may run again before the one who watches.
+func (s *stalls) since(from time.Time) time.Duration { return s.between(from, time.Now()) }
+
+func (s *stalls) between(from, now time.Time) (lost time.Duration) {
+	s.look(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.all {
+		if one.end.After(from) {
+			lost += min(one.lost, one.end.Sub(from))
+		}
+	}
+	return lost
+}
+
+// took is how long something took that began at a moment, without the time in which nobody ran.
+func (s *stalls) took(began time.Time) time.Duration { return time.Since(began) - s.since(began) }
+
+// excuses says whether a request that began at a moment may fail: nodes that hear nothing of each other elect a leader, and
+// what waits for one is told so after a few seconds.
+func (s *stalls) excuses(began time.Time) bool {
+	return s.since(began.Add(-10*time.Second)) > 500*time.Millisecond
+}
+
+func TestTimeInWhichNobodyRanIsTakenOff(t *testing.T) {
+	began := time.Now()
+	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
+	var s stalls
+	for _, ms := range []int{0, 10, 25, 100, 110, 5110, 5120, 5130} { // 75 ms late is busy, 4990 is a stall
+		s.look(at(ms))
+	}
+	for _, c := range []struct{ from, now, want int }{{0, 5130, 4990}, {4110, 5130, 1000}, {5115, 5130, 0}, {5130, 7140, 2000}, {0, 7140, 6990}} {
+		if got := s.between(at(c.from), at(c.now)); got != time.Duration(c.want)*time.Millisecond {
+			t.Errorf("from %d ms to %d ms %v were lost, want %d ms", c.from, c.now, got, c.want)
+		}
+	}
+}
