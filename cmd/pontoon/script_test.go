@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -138,6 +141,9 @@ func verdict(ts *testscript.TestScript, neg bool, err error) {
 	_, _ = fmt.Fprintf(ts.Stdout(), "%v\n", err)
 }
 
+// choosing is held by the script that chooses ports.
+var choosing sync.Mutex
+
 // ports NAME... sets variables to free addresses on loopback.
 func ports(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
@@ -145,11 +151,39 @@ func ports(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
 	defer cancel()
+	choosing.Lock() // or another script finds a port free before this one holds it
+	defer choosing.Unlock()
 	addrs, err := freePorts(ctx, len(args))
 	ts.Check(err)
 	for i, name := range args {
+		release, err := hold(addrs[i])
+		ts.Check(err)
+		ts.Defer(release)
 		ts.Setenv(name, addrs[i])
 	}
+}
+
+// hold keeps a port for the script until it needs it, bound and not listened on: a node takes it over, since both say
+// SO_REUSEADDR, and the kernel gives it to nobody's connection meanwhile.
+func hold(addr string) (release func(), err error) {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("hold %s: %w", addr, err)
+	}
+	release = func() { _ = syscall.Close(fd) } // it only held the port
+	err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()})
+	}
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("hold %s: %w", addr, err)
+	}
+	return release, nil
 }
 
 // bucket DIR starts an S3 server with an empty bucket below DIR for the rest of the script, and configures it as the store.
