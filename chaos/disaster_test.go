@@ -86,7 +86,8 @@ type loss struct {
 	traffic *traffic
 	images  []pushed // by the order of their acknowledgements
 	acks    []time.Time
-	end     time.Time // when the last disk was destroyed, or just before
+	end     time.Time     // when the last disk was destroyed, or just before
+	stood   time.Duration // for how long the machine stood still before that
 }
 
 // load pushes images, deletes one of them after half of the time, and destroys all disks.
@@ -112,6 +113,7 @@ func (l *loss) load(during time.Duration) (deleted pushed, point time.Time) {
 
 	stop()
 	l.end = time.Now()
+	l.stood = machine.since(l.end.Add(-10 * time.Second))
 	var kills sync.WaitGroup
 	for _, n := range l.d.nodes {
 		kills.Go(n.proc.kill)
@@ -142,7 +144,7 @@ func (l *loss) as(n *node, moment time.Time) {
 	pulled, lost, worst := 0, 0, time.Duration(0)
 	allowed := time.Duration(0) // what was shipped long before the loss is there to the last entry
 	if moment.Equal(l.end) {
-		allowed = rpo
+		allowed = rpo + l.stood // nothing is shipped meanwhile
 	}
 	for i, image := range l.images {
 		header := http.Header{"Accept": {mediaManifest}}

@@ -116,7 +116,7 @@ func (w *network) whole() {
 // loses his vote or the lead, and members that do not hear each other's datagrams ask by TCP before they give each other up.
 func (w *network) loseGossip() {
 	w.t.Helper()
-	leader := w.d.leader(10 * time.Second)
+	began, leader := time.Now(), w.d.leader(10*time.Second)
 	var heals []func() int
 	for _, n := range w.d.nodes {
 		heals = append(heals, w.s.drop(n.name, "-p", "udp", "-m", "statistic", "--mode", "random", "--probability", "0.3"))
@@ -136,7 +136,7 @@ func (w *network) loseGossip() {
 		w.t.Error("no datagram was lost: this shows nothing")
 	}
 	w.whole()
-	if leads, err := leader.metric("pontoon_raft_leader"); err != nil || leads != 1 {
+	if leads, err := leader.metric("pontoon_raft_leader"); (err != nil || leads != 1) && !machine.excuses(began) {
 		w.t.Errorf("%s lost the lead by lost datagrams: %v, %v", leader.name, leads, err)
 	}
 }
