@@ -134,12 +134,12 @@ func (d *deployment) pusher(repo string, clients int) (stop func() int64) {
 					Annotations: map[string]string{"tag": tag}}.encode()
 				began := time.Now()
 				if err := r.putManifest(context.Background(), repo, tag, mediaManifest, body); err != nil {
-					if machine.excuses(began) {
+					if machine.excuses(d.t, began, err) {
 						continue
 					}
 					d.t.Errorf("push of %s: %v", tag, err)
 				}
-				if digest, err := r.resolve(context.Background(), repo, tag); err != nil && !machine.excuses(began) || err == nil && digest != digestOf(body) {
+				if digest, err := r.resolve(context.Background(), repo, tag); err != nil && !machine.excuses(d.t, began, err) || err == nil && digest != digestOf(body) {
 					d.t.Errorf("tag %s resolves to %q, %v; pushed as %s", tag, digest, err, digestOf(body))
 				}
 				done.Add(1)

@@ -48,7 +48,7 @@ func TestRollingRestartFailsNoRequest(t *testing.T) {
 			for i := 0; working.Err() == nil; i++ {
 				// t.Context, not working: a request that has begun is finished.
 				began := time.Now()
-				if err := work(t.Context(), i); err != nil && !machine.excuses(began) {
+				if err := work(t.Context(), i); err != nil && !machine.excuses(t, began, err) {
 					if failed.Add(1) <= 20 {
 						t.Errorf("client %d, kept connections %v: %v", n, r.caller.keep, err)
 					}

@@ -50,12 +50,12 @@ func TestTheClusterSecretRotatesUnderLoad(t *testing.T) {
 					Annotations: map[string]string{"tag": tag}}.encode()
 				began := time.Now()
 				if err := r.putManifest(t.Context(), repo, tag, mediaManifest, body); err != nil {
-					if machine.excuses(began) {
+					if machine.excuses(t, began, err) {
 						continue
 					}
 					t.Errorf("push of %s: %v", tag, err)
 				}
-				if digest, err := r.resolve(t.Context(), repo, tag); err != nil && !machine.excuses(began) || err == nil && digest != digestOf(body) {
+				if digest, err := r.resolve(t.Context(), repo, tag); err != nil && !machine.excuses(t, began, err) || err == nil && digest != digestOf(body) {
 					t.Errorf("tag %s resolves to %q, %v; pushed as %s", tag, digest, err, digestOf(body))
 				}
 				done[c]++

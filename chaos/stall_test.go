@@ -1,6 +1,8 @@
 package chaos
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -11,7 +13,10 @@ import (
 type stalls struct {
 	mu   sync.Mutex // guards what follows
 	beat time.Time  // when somebody last looked; zero: nobody has
-	all  []stall
+	all  []stall    // those of the last hour
+	// total is how long all of them were, excused how many judgements were left out because of them.
+	total   time.Duration
+	excused int
 }
 
 // stall ended at a moment.
@@ -24,6 +29,8 @@ const (
 	beatEvery = 10 * time.Millisecond
 	// stallFrom is what a busy machine takes without standing still.
 	stallFrom = 100 * time.Millisecond
+	// stallsKept is longer than whatever is measured without them.
+	stallsKept = time.Hour
 )
 
 // machine is the one that all runs on. TestMain watches it.
@@ -41,7 +48,9 @@ func (s *stalls) look(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if late := now.Sub(s.beat) - beatEvery; !s.beat.IsZero() && late > stallFrom {
+		s.all = slices.DeleteFunc(s.all, func(one stall) bool { return now.Sub(one.end) > stallsKept })
 		s.all = append(s.all, stall{now, late})
+		s.total += late
 	}
 	s.beat = now
 }
@@ -64,10 +73,29 @@ func (s *stalls) between(from, now time.Time) (lost time.Duration) {
 // took is how long something took that began at a moment, without the time in which nobody ran.
 func (s *stalls) took(began time.Time) time.Duration { return time.Since(began) - s.since(began) }
 
-// excuses says whether a request that began at a moment may fail: nodes that hear nothing of each other elect a leader, and
-// what waits for one is told so after a few seconds.
-func (s *stalls) excuses(began time.Time) bool {
-	return s.since(began.Add(-10*time.Second)) > 500*time.Millisecond
+// excuses says whether what began at a moment may have failed because nobody ran: nodes that hear nothing of each other
+// elect a leader, and what waits for one is told so after a few seconds.
+func (s *stalls) excuses(t testing.TB, began time.Time, what any) bool {
+	return s.stood(t, began.Add(-10*time.Second), 500*time.Millisecond, what)
+}
+
+// stood says whether nobody ran for longer than bound since a moment, and in the log what that excuses.
+func (s *stalls) stood(t testing.TB, from time.Time, bound time.Duration, what any) bool {
+	lost := s.since(from)
+	if lost <= bound {
+		return false
+	}
+	s.mu.Lock()
+	s.excused++
+	s.mu.Unlock()
+	t.Logf("EXCUSED: the machine stood still for %v of the time: %.300v", lost.Round(time.Millisecond), what)
+	return true
+}
+
+func (s *stalls) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("the machine stood still for %v in all, which excused %d failures", s.total.Round(time.Millisecond), s.excused)
 }
 
 func TestTimeInWhichNobodyRanIsTakenOff(t *testing.T) {

@@ -40,7 +40,7 @@ func TestWritesPauseForMillisecondsWhenLeadershipIsHandedOver(t *testing.T) {
 				began := time.Now()
 				if _, err := c.want(t.Context(), http.StatusCreated, http.MethodPut, "/v2/"+repo+"/manifests/"+tag,
 					http.Header{"Content-Type": {mediaManifest}}, body); err != nil {
-					if machine.excuses(began) {
+					if machine.excuses(t, began, err) {
 						continue
 					}
 					t.Errorf("writer %d: %v", n, err)

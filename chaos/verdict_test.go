@@ -126,6 +126,7 @@ func (r *chaos) tell(o *check.Outcomes) {
 		percentile(r.healed, 50).Round(time.Millisecond), percentile(r.healed, 100).Round(time.Millisecond))
 	r.t.Logf("requests to the store: %v; met by its faults: %+v", r.a.s3.Requests(), r.a.s3.Counts())
 	r.t.Logf("%d cycles of garbage collection deleted %d keys; failed: %v", r.gc.cycles, r.gc.keys, head(slices.Sorted(maps.Keys(r.gc.failed)), 5))
+	r.t.Log(&machine)
 	for kind := range r.nemesis.kinds {
 		gaps := check.WriteGaps(o.Samples, o.Faults, func(f check.Fault) bool { return f.Name == kind })
 		r.t.Logf("longest time without an acknowledged write around %d of %s: p50 %v, p99 %v, longest %v", gaps.Faults, kind,

@@ -169,7 +169,7 @@ func (w *watcher) sentinel(d door) {
 	w.asked++
 	w.mu.Unlock()
 	switch {
-	case err != nil && machine.since(asked) > time.Second: // nobody answers on a machine that stands still
+	case err != nil && machine.stood(w.c.a.t, asked, time.Second, err): // nobody answers on a machine that stands still
 	case a.status != http.StatusOK || err != nil:
 		w.c.violated("I13", "%s, which runs and was ready, does not answer by digest: %d %.200s %v", d.name, a.status, a.body, err)
 	case !strings.HasSuffix(w.fixed, "/"+digestOf(a.body)):
