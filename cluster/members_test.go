@@ -175,54 +175,86 @@ func TestAWipedNodeTakesThePlaceOfItsName(t *testing.T) {
 
 func TestTheNameOfAMemberThatAnswersIsRefused(t *testing.T) {
 	t.Parallel()
-	nodes := trio(t)
-	second := newcomer(t, nodes[0], func(c *Config) { c.Name = nodes[1].cfg.Name })
-	<-second.ended
-	if second.err == nil || !strings.Contains(second.err.Error(), "give this node another name") {
-		t.Errorf("got %v", second.err)
-	}
-	crewed(t, nodes, nil)
+	inSomeTry(t, "the holder answers in time", func() error { // a busy machine may be too slow for askHealth
+		nodes := trio(t)
+		second := newcomer(t, nodes[0], func(c *Config) { c.Name = nodes[1].cfg.Name })
+		joined := false
+		eventually(t, "it ends, or joins", func() error {
+			select {
+			case <-second.ended:
+				return nil
+			default:
+				err := second.Ready(t.Context())
+				joined = err == nil
+				return err
+			}
+		})
+		if joined {
+			for _, n := range append(nodes, second) {
+				n.halt(t)
+			}
+			return errors.New("it has joined")
+		}
+		if second.err == nil || !strings.Contains(second.err.Error(), "give this node another name") {
+			t.Errorf("got %v", second.err)
+		}
+		crewed(t, nodes, nil)
+		return nil
+	})
 }
 
 // TestARenamedNodeTakesNobodysPlace: the holder of the name would be removed as superseded when it restarts.
 func TestARenamedNodeTakesNobodysPlace(t *testing.T) {
 	t.Parallel()
-	nodes := trio(t)
-	crewed(t, nodes, nil)
-	leader, followers := leaderOf(t, nodes)
-	was := followers[0].self().GetName()
-	cfg := followers[0].cfg
-	followers[0].halt(t)
-	_, gossip := leader.Addresses()
-	cfg.Dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
-	again := start(t, cfg)
-	eventually(t, "its entry is as it will be", func() error {
+	inSomeTry(t, "it keeps its name", func() error { // a holder that a busy machine keeps from answering in time loses it
+		nodes := trio(t)
+		crewed(t, nodes, nil)
+		leader, followers := leaderOf(t, nodes)
+		was := followers[0].self().GetName()
+		cfg := followers[0].cfg
+		followers[0].halt(t)
+		_, gossip := leader.Addresses()
+		cfg.Dial, cfg.Join, cfg.Name = nil, []string{gossip}, leader.self().GetName()
+		again := start(t, cfg)
+		eventually(t, "its entry is as it will be", func() error {
+			row, err := leader.node(again.id)
+			if err != nil || row.GetBootId() != again.boot {
+				return fmt.Errorf("%v, %w", row, err)
+			}
+			return nil
+		})
 		row, err := leader.node(again.id)
-		if err != nil || row.GetBootId() != again.boot {
-			return fmt.Errorf("%v, %w", row, err)
+		if err == nil && row.GetName() == was {
+			return nil
 		}
-		return nil
+		for _, n := range append(nodes, again) {
+			n.halt(t)
+		}
+		return fmt.Errorf("it is called %q now, %w; it was %q and wanted the leader's", row.GetName(), err, was)
 	})
-	if row, err := leader.node(again.id); err != nil || row.GetName() != was {
-		t.Errorf("it is called %q now, %v; it was %q and wanted the leader's", row.GetName(), err, was)
-	}
 }
 
 func TestANodeLeavesAndItsDirectoryKnows(t *testing.T) {
 	t.Parallel()
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
-	if err := leader.MayLeave(t.Context(), false, operator()); meta.KindOf(err) != preconditionKind || !strings.Contains(err.Error(), "no further voter may fail") {
-		t.Errorf("one of three: %v", err)
-	}
+	// Members that a busy machine keeps from answering in time count as failed, so it is asked again.
+	eventually(t, "one of three may not leave", func() error {
+		err := leader.MayLeave(t.Context(), false, operator())
+		if err == nil {
+			t.Fatal("one of three may leave")
+		}
+		if meta.KindOf(err) != preconditionKind || !strings.Contains(err.Error(), "no further voter may fail") {
+			return err
+		}
+		return nil
+	})
 	spare := newcomer(t, nodes[0], asIs)
 	crewed(t, nodes, []*running{spare})
-	if err := leader.MayLeave(t.Context(), false, operator()); err != nil {
-		t.Errorf("with a spare: %v", err)
-	}
-	if err := errors.Join(leader.StepDown(t.Context()), leader.Leave(t.Context(), false, operator())); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "with a spare it may", func() error { return leader.MayLeave(t.Context(), false, operator()) })
+	eventually(t, "it leaves", func() error {
+		return errors.Join(leader.StepDown(t.Context()), leader.Leave(t.Context(), false, operator()))
+	})
 	cfg := leader.cfg
 	leader.halt(t)
 	if leader.err != nil {
@@ -265,9 +297,16 @@ func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
 	nodes := trio(t)
 	leader, followers := leaderOf(t, nodes)
 	removed, other := followers[0], followers[1]
-	if _, err := other.Remove(t.Context(), removed.cfg.Name, false, false, operator()); meta.KindOf(err) != preconditionKind {
-		t.Errorf("without force: %v", err)
-	}
+	eventually(t, "refused without force", func() error { // asked again where the leader is lost for as long as a verb waits
+		_, err := other.Remove(t.Context(), removed.cfg.Name, false, false, operator())
+		if err == nil {
+			t.Fatal("removed without force")
+		}
+		if meta.KindOf(err) != preconditionKind {
+			return err
+		}
+		return nil
+	})
 	if _, err := other.Remove(t.Context(), "nobody", true, false, operator()); meta.KindOf(err) != metav1.Kind_KIND_UNKNOWN {
 		t.Errorf("nobody: %v", err)
 	}
@@ -295,7 +334,7 @@ func TestARemovedNodeStopsAndSaysSo(t *testing.T) {
 func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
 	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
-	_, followers := leaderOf(t, nodes)
+	leader, followers := leaderOf(t, nodes)
 	wires.isolate(followers[0].advertise)
 	eventually(t, "it has no leader", func() error {
 		if id, _ := followers[0].leaders.now(); id != "" {
@@ -307,9 +346,13 @@ func TestANodeThatIsOnlyCutOffWasNotRemoved(t *testing.T) {
 	if how := w.ended(t.Context()); how != "" {
 		t.Errorf("it believes that it %s", how)
 	}
-	if followers[1].membership(t.Context(), followers[0].id).GetRemoved() || followers[1].membership(t.Context(), "stranger").GetRemoved() {
-		t.Error("a node that does not lead says who was removed")
-	}
+	eventually(t, "a node that does not lead says of nobody that he was removed", func() error { // it may have come to lead meanwhile
+		_, rest := leaderOf(t, []*running{leader, followers[1]})
+		if rest[0].membership(t.Context(), followers[0].id).GetRemoved() || rest[0].membership(t.Context(), "stranger").GetRemoved() {
+			return errors.New("it does")
+		}
+		return nil
+	})
 	wires.heal()
 	settle(t, nodes)
 }
@@ -376,22 +419,26 @@ func TestARemovedNodeHearsOfItBesideOneThatSwallowsTheQuestion(t *testing.T) {
 	removed := newcomer(t, voting[0], func(c *Config) { c.Dial = s.dialer(new(string)) })
 	crewed(t, voting, []*running{removed})
 	slices.SortFunc(voting, func(a, b *running) int { return strings.Compare(a.id, b.id) })
-	if _, err := removed.Transfer(t.Context(), voting[2].id, operator()); err != nil {
-		t.Fatal(err)
-	}
 	removed.leaving.Store(true) // it is asked here
 	if _, err := voting[2].Remove(t.Context(), removed.id, false, false, operator()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a connection that stands", func() error { // it takes the question, and is silent
-		_, err := removed.describe(t.Context(), voting[0].id)
-		return err
+	inSomeTry(t, "the leader is heard", func() error { // a busy machine may be late with the answer, or lose the leader
+		eventually(t, "the last one leads", func() error {
+			_, err := voting[0].Transfer(t.Context(), voting[2].id, operator())
+			return err
+		})
+		eventually(t, "a connection that stands", func() error { // it takes the question, and is silent
+			_, err := removed.describe(t.Context(), voting[0].id)
+			return err
+		})
+		s.sink(voting[0].advertise) // the first that would be asked
+		defer s.drain()
+		if !removed.wasRemoved(t.Context()) {
+			return errors.New("the leader's answer was not heard")
+		}
+		return nil
 	})
-	s.sink(voting[0].advertise) // the first that would be asked
-	if !removed.wasRemoved(t.Context()) {
-		t.Error("the leader's answer was not heard")
-	}
-	s.drain()
 }
 
 // TestAutopilotGivesNoVoteToWhoWasRemoved, by a state that it looked at before: a vote makes a member of whoever gets it.
@@ -418,7 +465,7 @@ func TestAutopilotGivesNoVoteToWhoWasRemoved(t *testing.T) {
 // TestARemovedNodeRegistersNoOrigin: it would stay for ever. What the node sends comes until it hears that it was removed.
 func TestARemovedNodeRegistersNoOrigin(t *testing.T) {
 	t.Parallel()
-	nodes := trio(t)
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = time.Second }, func(*Node) {}) // it is refused after that
 	leader, followers := leaderOf(t, nodes)
 	removed := followers[0]
 	if _, err := leader.Remove(t.Context(), removed.id, true, false, operator()); err != nil {
@@ -442,9 +489,10 @@ func TestARemovedNodeRegistersNoOrigin(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := leader.Propose(t.Context(), newOrigin(followers[1].id, "late").register()); err != nil {
-		t.Errorf("a member: %v", err)
-	}
+	eventually(t, "a member registers one", func() error {
+		_, err := leader.Propose(t.Context(), newOrigin(followers[1].id, "late").register())
+		return err
+	})
 	crewed(t, []*running{leader, followers[1]}, nil)
 }
 
@@ -455,19 +503,35 @@ func TestLeadershipGoesWhereItIsSent(t *testing.T) {
 	crewed(t, nodes, []*running{spare})
 	_, followers := leaderOf(t, nodes)
 	to := followers[1]
-	got, err := spare.Transfer(t.Context(), to.cfg.Name, operator())
-	if err != nil || got != to.id {
-		t.Fatalf("%q leads, %v", got, err)
+	// A transfer fails where the other one is slower than an election, and leadership may move by itself on a busy machine.
+	sent := func(node string) {
+		t.Helper()
+		eventually(t, "it goes to "+node, func() error {
+			if got, err := spare.Transfer(t.Context(), node, operator()); err != nil || got != to.id {
+				return fmt.Errorf("%q leads, %w", got, err)
+			}
+			return nil
+		})
 	}
-	if again, err := spare.Transfer(t.Context(), to.id, operator()); err != nil || again != to.id {
-		t.Errorf("to who leads: %q, %v", again, err)
-	}
-	if _, err := spare.Transfer(t.Context(), spare.id, operator()); meta.KindOf(err) != preconditionKind {
-		t.Errorf("to a node without a vote: %v", err)
-	}
-	if got, err := nodes[0].Transfer(t.Context(), "", operator()); err != nil || got == to.id {
-		t.Errorf("to anybody: %q, %v", got, err)
-	}
+	sent(to.cfg.Name)
+	sent(to.id) // who leads already
+	eventually(t, "it does not go to a node without a vote", func() error {
+		_, err := spare.Transfer(t.Context(), spare.id, operator())
+		if err == nil {
+			t.Fatal("a node without a vote was made the leader")
+		}
+		if meta.KindOf(err) != preconditionKind {
+			return err
+		}
+		return nil
+	})
+	eventually(t, "it goes to anybody else", func() error {
+		sent(to.id)
+		if got, err := nodes[0].Transfer(t.Context(), "", operator()); err != nil || got == to.id || got == "" {
+			return fmt.Errorf("%q leads, %w", got, err)
+		}
+		return nil
+	})
 }
 
 func TestARowWithoutAMemberIsSweptUp(t *testing.T) {
@@ -516,13 +580,27 @@ func TestAJoinWaitsForTheQuorum(t *testing.T) {
 // TestTheLeaderSaysWhyLessMayFail: it never drops without a cause.
 func TestTheLeaderSaysWhyLessMayFail(t *testing.T) {
 	t.Parallel()
-	said := &lines{}
-	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Log = said.logger() }, func(*Node) {})
-	eventually(t, "it rose", func() error { return said.has("failure tolerance rose", "to=1") })
-	_, followers := leaderOf(t, nodes)
-	followers[0].halt(t)
-	eventually(t, "it dropped", func() error {
-		return said.has("failure tolerance dropped", "to=0", "node "+followers[0].id, "has not answered for")
+	inSomeTry(t, "one leads all the time", func() error { // the next one looks for the first time, and has nothing to compare with
+		said := &lines{}
+		nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Log = said.logger() }, func(*Node) {})
+		eventually(t, "it rose", func() error { return said.has("failure tolerance rose", "to=1") })
+		leader, followers := leaderOf(t, nodes)
+		term, _ := leader.leads()
+		followers[0].halt(t)
+		var missing error
+		eventually(t, "it dropped", func() error {
+			missing = said.has("failure tolerance dropped", "to=0", "node "+followers[0].id, "has not answered for")
+			if now, leads := leader.leads(); !leads || now != term {
+				return nil
+			}
+			return missing
+		})
+		if missing != nil {
+			for _, n := range nodes {
+				n.halt(t)
+			}
+		}
+		return missing
 	})
 }
 
