@@ -29,24 +29,30 @@ func TestThreeFreshNodesFormOneCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range nodes {
-		s := n.Status(t.Context())
-		if s.ClusterID == "" || s.ClusterID != owner || s.Epoch != epoch || s.FailureTolerance != 1 || len(s.Members) != 3 || s.Phase != "" {
-			t.Errorf("node %s: %+v", n.id, s)
-		}
-		for _, m := range s.Members {
-			if !m.Reachable || !m.Voter {
-				t.Errorf("node %s says of %s: %+v", n.id, m.GetId(), m)
+		eventually(t, "node "+n.id+" sees all", func() error { // a busy machine may be too slow for statusTimeout
+			s := n.Status(t.Context())
+			if s.ClusterID == "" || s.ClusterID != owner || s.Epoch != epoch || s.FailureTolerance != 1 || len(s.Members) != 3 || s.Phase != "" {
+				return fmt.Errorf("%+v", s)
 			}
-		}
+			for _, m := range s.Members {
+				if !m.Reachable || !m.Voter {
+					return fmt.Errorf("of %s: %+v", m.GetId(), m)
+				}
+			}
+			return nil
+		})
 	}
 }
 
 func TestTwoNodesFormOneClusterAndTolerateNoFailure(t *testing.T) {
 	t.Parallel()
 	nodes := form(t, 2, &testMark{})
-	if s := nodes[0].Status(t.Context()); s.FailureTolerance != 0 {
-		t.Errorf("failure tolerance is %d, want 0", s.FailureTolerance)
-	}
+	eventually(t, "no failure is tolerated", func() error { // -1 where the other one is too slow for statusTimeout
+		if s := nodes[0].Status(t.Context()); s.FailureTolerance != 0 {
+			return fmt.Errorf("failure tolerance is %d, want 0", s.FailureTolerance)
+		}
+		return nil
+	})
 	roundTrip(t, nodes[0], nodes[1], "two:1")
 }
 
@@ -94,23 +100,26 @@ func TestWhatOneNodeAcknowledgesEveryNodeReads(t *testing.T) {
 // read that waited for one would wait until somebody writes (R-B1).
 func TestReadsWaitForNothingThatNoStateSees(t *testing.T) {
 	t.Parallel()
-	nodes := trio(t)
-	leader, _ := leaderOf(t, nodes)
-	roundTrip(t, leader, leader, "before:1")
-	if err := leader.raft().Barrier(5 * time.Second).Error(); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range nodes {
-		if got, err := addressOf(t.Context(), n, "x"); err != nil || got != "before:1" {
-			t.Errorf("after a barrier node %s reads %q, %v", n.id, got, err)
+	// Less than until anybody writes, as duties do now and then.
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 3 * time.Second }, func(*Node) {})
+	roundTrip(t, nodes[0], nodes[0], "before:1")
+	inSomeTry(t, "all read after a barrier", func() error { // a busy machine may lose the leader, or be slower than that
+		leader, _ := leaderOf(t, nodes)
+		if err := leader.raft().Barrier(5 * time.Second).Error(); err != nil {
+			return err
 		}
-	}
+		for _, n := range nodes {
+			if got, err := addressOf(t.Context(), n, "x"); err != nil || got != "before:1" {
+				return fmt.Errorf("node %s reads %q, %w", n.id, got, err)
+			}
+		}
+		return nil
+	})
 }
 
 func TestStatesOfAllNodesHaveTheSameHash(t *testing.T) {
 	t.Parallel()
-	// The claim is about hashes: on a starved machine an election may outlast the usual Hold.
-	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 20 * time.Second }, func(*Node) {})
+	nodes := trio(t)
 	for i := range 20 {
 		roundTrip(t, nodes[i%3], nodes[(i+1)%3], fmt.Sprintf("host-%d:1", i))
 	}
@@ -182,12 +191,12 @@ func TestSteppingDownHandsOverBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	nodes := trio(t)
 	leader, _ := leaderOf(t, nodes)
-	began := time.Now()
-	if err := leader.StepDown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Log("handed over in", time.Since(began))
-	eventually(t, "another node leads", func() error {
+	eventually(t, "another node leads", func() error { // leadership may come back by itself on a busy machine
+		began := time.Now()
+		if err := leader.StepDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		t.Log("handed over in", time.Since(began))
 		if next, _ := leaderOf(t, nodes); next == leader {
 			return errors.New("the same one")
 		}
@@ -219,28 +228,30 @@ func TestAForwardedWriteWhoseAnswerWasLostTakesEffectOnce(t *testing.T) {
 			return forgetful{c, &lost}, err
 		}
 	})
-	_, followers := leaderOf(t, nodes)
-	roundTrip(t, followers[0], followers[0], "registered:1") // the origin is known from here on
-	lost.Store(3)
-	// Were the repeat judged anew, the lock would be held already.
-	result, err := followers[0].Propose(t.Context(), followers[0].systemCommand(&metav1.Command{Kind: &metav1.Command_AcquireLock{
-		AcquireLock: &metav1.AcquireLock{Name: "once", Holder: "h", Ttl: int64(time.Minute)}}}))
-	if err != nil {
-		t.Fatalf("acquire: %v", err)
-	}
-	if lost.Load() >= 0 {
-		t.Fatal("the test lost no answer")
-	}
-	err = followers[0].View(t.Context(), meta.Read{}, func(v *meta.View) error {
-		l, err := v.Lock("once")
-		if err == nil && l.GetToken() != result.GetLock().GetToken() {
-			t.Errorf("the state has token %d, the answer %d", l.GetToken(), result.GetLock().GetToken())
+	try := 0
+	inSomeTry(t, "answers are lost", func() error { // none are while the node itself leads, which a busy machine may bring about
+		_, followers := leaderOf(t, nodes)
+		roundTrip(t, followers[0], followers[0], "registered:1") // the origin is known from here on
+		try++
+		name := fmt.Sprintf("once-%d", try)
+		lost.Store(3)
+		// Were the repeat judged anew, the lock would be held already.
+		result, err := followers[0].Propose(t.Context(), followers[0].systemCommand(&metav1.Command{Kind: &metav1.Command_AcquireLock{
+			AcquireLock: &metav1.AcquireLock{Name: name, Holder: "h", Ttl: int64(time.Minute)}}}))
+		if err != nil {
+			t.Fatalf("acquire: %v", err)
 		}
-		return err
+		if lost.Load() >= 0 {
+			return errors.New("not all that were to be")
+		}
+		return followers[0].View(t.Context(), meta.Read{}, func(v *meta.View) error {
+			l, err := v.Lock(name)
+			if err == nil && l.GetToken() != result.GetLock().GetToken() {
+				t.Errorf("the state has token %d, the answer %d", l.GetToken(), result.GetLock().GetToken())
+			}
+			return err
+		})
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestADeposedLeaderNeverAnswersStaleReads(t *testing.T) {
