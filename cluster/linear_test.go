@@ -94,7 +94,7 @@ func TestReadsAndWritesOnAnyNodeAreLinearizableWhileLeadersChange(t *testing.T) 
 	})
 	stop()
 	clients.Wait()
-	if result, _ := porcupine.CheckOperationsVerbose(register(), history, 20*time.Second); result != porcupine.Ok {
+	if result, _ := porcupine.CheckOperationsVerbose(register(), history, 3*time.Minute); result != porcupine.Ok {
 		t.Errorf("%d operations: %v", len(history), result)
 	}
 	t.Logf("%d operations", len(history))

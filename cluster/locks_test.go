@@ -31,13 +31,13 @@ func TestAGrantThatComesTooLateIsNoLock(t *testing.T) {
 	if _, token, _, err := n.Lock(t.Context(), "late", time.Second); !isUnavailable(err) {
 		t.Errorf("token %d, %v; want unavailable", token, err)
 	}
-	_, _, release, err := n.Lock(t.Context(), "late", time.Second)
-	if err != nil {
-		t.Fatalf("the next one: %v", err)
-	}
-	if err := release(); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "the next one", func() error { // a busy machine may be as late
+		_, _, release, err := n.Lock(t.Context(), "late", time.Second)
+		if err != nil {
+			return err
+		}
+		return release()
+	})
 }
 
 // TestNoLockIsRenewedByANodeThatStopped: nobody would wait for its goroutine.

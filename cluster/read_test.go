@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -103,6 +104,10 @@ func TestTheTermQuorumIsOfTheLeadersVoters(t *testing.T) {
 }
 
 func TestReadsShareARoundAndLaterOnesTheNext(t *testing.T) {
+	synctest.Test(t, shareRounds)
+}
+
+func shareRounds(t *testing.T) {
 	leader := &fakePeer{index: &clusterv1.ReadIndexResponse{Term: 1, Index: 1, Voters: []string{"a", "b", "c"}}, hold: make(chan struct{})}
 	r := fakeReader("b", 1, "a", map[string]*fakePeer{"a": leader})
 	ctx, stop := context.WithCancel(t.Context())
@@ -117,23 +122,16 @@ func TestReadsShareARoundAndLaterOnesTheNext(t *testing.T) {
 		})
 	}
 	read()
-	eventually(t, "the first round is on its way", func() error {
-		if leader.asked.Load() != 1 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	synctest.Wait() // the first round is on its way
 	for range 500 {
 		read()
 	}
-	eventually(t, "the others wait", func() error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.forming.reads != 500 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	synctest.Wait() // the others wait
+	r.mu.Lock()
+	if forming := r.forming.reads; forming != 500 || leader.asked.Load() != 1 {
+		t.Errorf("%d wait for the second round, %d were begun", forming, leader.asked.Load())
+	}
+	r.mu.Unlock()
 	close(leader.hold)
 	reads.Wait()
 	if n := leader.asked.Load(); n != 2 {
