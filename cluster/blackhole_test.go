@@ -101,7 +101,6 @@ func TestABlackHoledPeerCostsTheOthersNothing(t *testing.T) {
 	s := &swamp{sunk: map[string]bool{}, up: make(chan struct{})}
 	addresses := make([]*string, 3)
 	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) {
-		patiently(i, c)
 		addresses[i] = new(string)
 		c.Dial = s.dialer(addresses[i])
 	}, func(n *Node) {

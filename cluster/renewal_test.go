@@ -41,7 +41,7 @@ func validFor(t *testing.T, nodes []*running, left time.Duration) {
 func TestLeavesAreRenewedOnConnectionsThatStand(t *testing.T) {
 	t.Parallel()
 	ahead := new(atomic.Int64)
-	nodes, _ := formWith(t, 3, &testMark{}, patiently, clockOf(ahead))
+	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, clockOf(ahead))
 	stop := load(t, nodes)
 	validFor(t, nodes, 29*days)
 	ahead.Store(int64(19 * days))

@@ -90,7 +90,17 @@ func TestARestoredNodeBeginsAClusterThatOthersJoin(t *testing.T) {
 	}
 	leader, _ := leaderOf(t, old)
 	oldID, oldIncarnation := leader.ClusterID(), leader.dir.who().Incarnation
-	file, oldIndex, oldTerm := saved(t, leader), leader.applied(), leader.raft().CurrentTerm()
+	var file []byte
+	var oldIndex uint64
+	eventually(t, "it is saved while nothing is applied", func() error {
+		oldIndex = leader.applied()
+		file = saved(t, leader)
+		if now := leader.applied(); now != oldIndex {
+			return fmt.Errorf("from %d to %d", oldIndex, now)
+		}
+		return nil
+	})
+	oldTerm := leader.raft().CurrentTerm()
 	owner, epoch, err := mark.Owner(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -152,14 +162,24 @@ func TestARestoredNodeBeginsAClusterThatOthersJoin(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := lost.describe(t.Context(), first.id); err != nil {
-		t.Errorf("they could talk: %v", err)
-	}
-	if peer, err := lost.peer(first.id); err != nil {
-		t.Error(err)
-	} else if _, err := peer.ReadIndex(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "cluster") {
-		t.Errorf("the new cluster answered a node of the old one: %v", err)
-	}
+	eventually(t, "they could talk", func() error {
+		_, err := lost.describe(t.Context(), first.id)
+		return err
+	})
+	eventually(t, "the new cluster refuses a node of the old one", func() error {
+		peer, err := lost.peer(first.id)
+		if err != nil {
+			return err
+		}
+		_, err = peer.ReadIndex(t.Context(), nil)
+		if err == nil {
+			t.Fatal("the new cluster answered a node of the old one")
+		}
+		if !strings.Contains(err.Error(), "cluster") {
+			return err
+		}
+		return nil
+	})
 	if lost.Ready(t.Context()) == nil {
 		t.Error("a node of the old cluster is ready in the new one")
 	}

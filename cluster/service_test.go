@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -12,7 +11,7 @@ import (
 func TestTheLeaderNamesNoTermForWhatAnEarlierTermCommitted(t *testing.T) {
 	t.Parallel()
 	n := alone(t)
-	if err := n.raft().AddNonvoter("other", "other", 0, time.Second).Error(); err != nil { // only members have origins
+	if err := n.raft().AddNonvoter("other", "other", 0, 0).Error(); err != nil { // only members have origins
 		t.Fatal(err)
 	}
 	other := newOrigin("other", "b")

@@ -12,8 +12,7 @@ import (
 // Writers on all three nodes write through 20 handings over of leadership: none fails, and the pause is as short as
 // the transfer itself. What it took is printed, since how long a machine of two cores takes is not the point.
 func TestWritesGoOnThroughLeadershipTransfers(t *testing.T) {
-	// On a busy machine an election may take longer than the default.
-	nodes, _ := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 30 * time.Second }, func(*Node) {})
+	nodes := trio(t)
 	const transfers = 20
 	stop := make(chan struct{})
 	var group sync.WaitGroup

@@ -45,7 +45,7 @@ func shake(t *testing.T, client, server *tls.Config) (cs, ss tls.ConnectionState
 			return
 		}
 		defer raw.Close()
-		_ = raw.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = raw.SetDeadline(time.Now().Add(time.Minute))
 		conn := tls.Server(raw, server)
 		err = conn.Handshake()
 		if err == nil {
@@ -58,7 +58,7 @@ func shake(t *testing.T, client, server *tls.Config) (cs, ss tls.ConnectionState
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = raw.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(time.Minute))
 	conn := tls.Client(raw, client)
 	clientErr = conn.Handshake()
 	if clientErr == nil {

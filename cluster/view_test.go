@@ -13,7 +13,6 @@ func TestAReadThatCannotFallBackWaitsForTheLeader(t *testing.T) {
 	t.Parallel()
 	nodes, network := formWith(t, 3, &testMark{}, func(_ int, c *Config) {
 		c.ReadsOffline = time.Hour // an election takes longer than fallbackAfter
-		c.Hold = 30 * time.Second  // and on a busy machine than the default
 	}, func(*Node) {})
 	leader, followers := leaderOf(t, nodes)
 	network.isolate(leader.host.Addr().String())
