@@ -51,7 +51,7 @@ func (m *tally) state() (n int, sum [32]byte, more chan struct{}) {
 // wait waits until n entries were applied, and gives the hash.
 func (m *tally) wait(t testing.TB, n int) [32]byte {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(3 * time.Minute)
 	for {
 		got, sum, more := m.state()
 		if got >= n {
@@ -132,7 +132,7 @@ func startVoters(t testing.TB, n int) []*voter {
 // leaderOf waits until one of the voters leads.
 func leaderOf(t testing.TB, voters ...*voter) *voter {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(3 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -154,7 +154,7 @@ func leaderOf(t testing.TB, voters ...*voter) *voter {
 // its state holds.
 func commit(t testing.TB, data []byte, voters ...*voter) (leader *voter, n int) {
 	t.Helper()
-	for until := time.Now().Add(time.Minute); ; {
+	for until := time.Now().Add(3 * time.Minute); ; {
 		leader = leaderOf(t, voters...)
 		err := leader.Apply(data, 5*time.Second).Error()
 		if err == nil {
@@ -195,7 +195,10 @@ func TestThreeRaftsElectAndReplicate(t *testing.T) {
 		leader, n = commit(t, fmt.Appendf(nil, "entry %d", i), voters...)
 	}
 	sameState(t, voters, n)
-	must(t, leader.LeadershipTransfer().Error()) // TimeoutNow
+	until(t, time.Minute, func() error { // a busy machine may be slower than an election, or have lost the leader
+		leader = leaderOf(t, voters...)
+		return leader.LeadershipTransfer().Error() // TimeoutNow
+	})
 	_, n = commit(t, []byte("one more"), others(voters, leader)...)
 	sameState(t, voters, n)
 }
@@ -232,11 +235,9 @@ func TestALostLeaderIsReplacedAndCatchesUpWhenItIsBack(t *testing.T) {
 	sameState(t, rest, n)
 	leader.gate.Store(nil)
 	leader.proxy.heal()
-	healed := time.Now()
-	leader.fsm.wait(t, n)
-	took := time.Since(healed)
-	t.Logf("caught up %s after healing", took)
-	if took > 2*time.Second {
+	took, late := timed(func() { leader.fsm.wait(t, n) })
+	t.Logf("caught up %s after healing, the machine was %s late", took, late)
+	if took-late > 2*time.Second {
 		t.Errorf("catching up took %s after healing", took)
 	}
 	sameState(t, voters, n)
@@ -267,11 +268,9 @@ func TestAFollowerThatWasDownForSecondsCatchesUpAtOnce(t *testing.T) {
 		back.Host.Raft().Detach()
 		must(t, back.Shutdown().Error())
 	}()
-	began := time.Now()
-	back.fsm.wait(t, n)
-	took := time.Since(began)
-	t.Logf("caught up with %d entries %s after it was back", n, took)
-	if took > 2*time.Second {
+	took, late := timed(func() { back.fsm.wait(t, n) })
+	t.Logf("caught up with %d entries %s after it was back, the machine was %s late", n, took, late)
+	if took-late > 2*time.Second {
 		t.Errorf("catching up took %s", took)
 	}
 }
@@ -291,5 +290,5 @@ func TestThreeRaftsLeaveNoGoroutineBehind(t *testing.T) {
 		voters := startVoters(t, 3)
 		commit(t, []byte("x"), voters...)
 	})
-	goleak.VerifyNone(t, before)
+	until(t, time.Minute, func() error { return goleak.Find(before) })
 }

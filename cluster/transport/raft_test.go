@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	raftv1 "github.com/pontoon-registry/pontoon/proto/pontoon/raft/v1"
 )
@@ -36,10 +37,16 @@ func echo(rpc raft.RPC) {
 	}
 }
 
+// patient has calls wait for a busy machine.
+func patient(c *Config) {
+	c.HeartbeatTimeout, c.VoteTimeout, c.AppendTimeout = time.Minute, time.Minute, time.Minute
+}
+
 // pair is two nodes, the first of which calls the second.
 func pair(t *testing.T, respond func(raft.RPC), change ...func(*Config)) (from, to *node, i *Instance) {
 	t.Helper()
 	b := newBook()
+	change = append([]func(*Config){patient}, change...)
 	from, to = startNode(t, b, "node-a", change...), startNode(t, b, "node-b", change...)
 	i = to.Raft().Instance()
 	if respond != nil {
@@ -111,11 +118,12 @@ func TestARequestThatNamesAnotherSenderIsRefused(t *testing.T) {
 }
 
 func TestHeartbeatsPassAMainLoopThatIsStuck(t *testing.T) {
-	a, to, i := pair(t, nil) // nobody reads the consumer
+	a, to, i := pair(t, nil, func(c *Config) { c.HeartbeatTimeout, c.VoteTimeout = 250*time.Millisecond, 500*time.Millisecond }) // nobody reads the consumer
 	i.SetHeartbeatHandler(echo)
 	from := a.Raft().Instance()
 	var resp raft.AppendEntriesResponse
-	must(t, from.AppendEntries("node-b", "node-b", heartbeat("node-a"), &resp))
+	beat := func() error { return from.AppendEntries("node-b", "node-b", heartbeat("node-a"), &resp) }
+	until(t, time.Minute, beat) // a busy machine may take longer than the deadline
 	if !resp.Success {
 		t.Errorf("got %+v", resp)
 	}
@@ -127,9 +135,16 @@ func TestHeartbeatsPassAMainLoopThatIsStuck(t *testing.T) {
 		t.Errorf("a vote took %s", took)
 	}
 	i.SetHeartbeatHandler(nil)
-	refused(t, from.AppendEntries("node-b", "node-b", heartbeat("node-a"), &resp), codes.DeadlineExceeded)
+	refused(t, beat(), codes.DeadlineExceeded)
 	i.SetHeartbeatHandler(func(raft.RPC) {}) // as Raft's does after its shutdown
-	refused(t, from.AppendEntries("node-b", "node-b", heartbeat("node-a"), &resp), codes.Unavailable, "raft has shut down")
+	until(t, time.Minute, func() error {
+		err = beat()
+		if status.Code(err) == codes.DeadlineExceeded {
+			return err
+		}
+		return nil
+	})
+	refused(t, err, codes.Unavailable, "raft has shut down")
 	to.stop() // waits for all handlers
 	// Nothing that was given up is left for Raft to execute later (T3).
 	select {
@@ -140,8 +155,7 @@ func TestHeartbeatsPassAMainLoopThatIsStuck(t *testing.T) {
 }
 
 func TestALargeAppendDoesNotHoldUpHeartbeats(t *testing.T) {
-	// The bound on heartbeats is for one machine that does all the work.
-	a, _, i := pair(t, echo, func(c *Config) { c.HeartbeatTimeout = 2 * time.Second })
+	a, _, i := pair(t, echo)
 	i.SetHeartbeatHandler(echo)
 	from := a.Raft().Instance()
 	var entries []*raft.Log
@@ -158,6 +172,9 @@ func TestALargeAppendDoesNotHoldUpHeartbeats(t *testing.T) {
 		select {
 		case err := <-done:
 			must(t, err)
+			if beats < 10 { // one that is held up is answered when the append is, however long either takes
+				t.Errorf("only %d heartbeats were answered meanwhile", beats)
+			}
 			t.Logf("%d heartbeats during the append, the longest took %s", beats, longest)
 			return
 		default:
@@ -170,7 +187,7 @@ func TestALargeAppendDoesNotHoldUpHeartbeats(t *testing.T) {
 }
 
 func TestAnInstanceThatIsReplacedEndsItsCalls(t *testing.T) {
-	a, to, i := pair(t, nil, func(c *Config) { c.HeartbeatTimeout = 10 * time.Second })
+	a, to, i := pair(t, nil)
 	from := a.Raft().Instance()
 	beat := func() error {
 		return from.AppendEntries("node-b", "node-b", heartbeat("node-a"), new(raft.AppendEntriesResponse))
@@ -192,7 +209,7 @@ func TestAnInstanceThatIsReplacedEndsItsCalls(t *testing.T) {
 
 // TestNoHeartbeatOutlivesItsRaft: one that is in Raft's handler when Raft is shut down would write its term afterwards.
 func TestNoHeartbeatOutlivesItsRaft(t *testing.T) {
-	a, to, i := pair(t, nil, func(c *Config) { c.HeartbeatTimeout = 10 * time.Second })
+	a, to, i := pair(t, nil)
 	from := a.Raft().Instance()
 	entered, goOn, handled := make(chan struct{}), make(chan struct{}), new(atomic.Int32)
 	i.SetHeartbeatHandler(func(rpc raft.RPC) {
@@ -228,7 +245,7 @@ func TestNoHeartbeatOutlivesItsRaft(t *testing.T) {
 
 func TestAnAppendWaitsForAPeerThatIsNotReadyYet(t *testing.T) {
 	b := newBook()
-	a := startNode(t, b, "node-a")
+	a := startNode(t, b, "node-a", patient)
 	var cluster atomic.Pointer[string]
 	asked := make(chan struct{}, 100)
 	n := startNode(t, b, "node-b", func(c *Config) {
@@ -347,9 +364,8 @@ func TestABlackHoleHoldsNoGoroutineBeyondTheDeadlines(t *testing.T) {
 		},
 	}
 	for what, call := range calls {
-		if err := call(); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
+		took := until(t, time.Minute, call)
+		t.Logf("%s answered after %s", what, took)
 	}
 	before := runtime.NumGoroutine()
 	p.hole()
@@ -374,7 +390,7 @@ func TestABlackHoleHoldsNoGoroutineBeyondTheDeadlines(t *testing.T) {
 			t.Errorf("%s: %v after %s", r.what, r.err, r.took)
 		}
 	}
-	until(t, 20*time.Second, func() error {
+	until(t, time.Minute, func() error {
 		if now := runtime.NumGoroutine(); now > before+10 { // room for connections being made anew
 			return errors.New("goroutines are left")
 		}
@@ -382,7 +398,7 @@ func TestABlackHoleHoldsNoGoroutineBeyondTheDeadlines(t *testing.T) {
 	})
 	p.heal()
 	for what, call := range calls {
-		took := until(t, 20*time.Second, call)
+		took := until(t, time.Minute, call)
 		t.Logf("%s answered %s after healing", what, took)
 	}
 }
@@ -407,5 +423,5 @@ func TestRaftEndpointLeavesNothingBehind(t *testing.T) {
 		n.stop()
 		a.stop()
 	})
-	goleak.VerifyNone(t, before)
+	until(t, time.Minute, func() error { return goleak.Find(before) })
 }

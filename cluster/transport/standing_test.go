@@ -31,7 +31,7 @@ func (m *moody) Judge(cs tls.ConnectionState, e End) (Judgement, error) {
 // standingOf waits until the host has so many connections to or from a peer, and answers when the first of them was made.
 func standingOf(t *testing.T, h *Host, count int) []*standing {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		all := h.standings.list()
 		if len(all) == count {
 			return all
@@ -43,7 +43,7 @@ func standingOf(t *testing.T, h *Host, count int) []*standing {
 	}
 }
 
-// TestACallOutlivesTheReplacementOfItsConnection: it ends by its own deadline, although the next call goes elsewhere.
+// TestACallOutlivesTheReplacementOfItsConnection: it ends when its caller says so, although the next call goes elsewhere.
 func TestACallOutlivesTheReplacementOfItsConnection(t *testing.T) {
 	b := newBook()
 	creds := &moody{testCreds: newCreds(t, "s", "node-a")}
@@ -51,7 +51,7 @@ func TestACallOutlivesTheReplacementOfItsConnection(t *testing.T) {
 	startNode(t, b, "node-b")
 	must(t, a.ask(t.Context(), "node-b", "node-a"))
 	before := standingOf(t, a.Host, 1)[0]
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the replacement is done within it
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- a.ask(ctx, "node-b", "hang") }()
@@ -59,7 +59,9 @@ func TestACallOutlivesTheReplacementOfItsConnection(t *testing.T) {
 	a.Recheck()
 	standingOf(t, a.Host, 2) // the old one is kept for its call
 	must(t, a.ask(t.Context(), "node-b", "node-a"))
-	if err := <-ended; status.Code(err) != codes.DeadlineExceeded {
+	<-time.After(3 * time.Second) // whatever may yet end it
+	cancel()
+	if err := <-ended; status.Code(err) != codes.Canceled {
 		t.Fatalf("the call under way ended with %v", err)
 	}
 	if after := standingOf(t, a.Host, 1)[0]; after == before {
@@ -93,7 +95,7 @@ func TestWhoIsNoLongerTrustedIsCutOnBothSides(t *testing.T) {
 		standingOf(t, side.host.Host, 0)
 		side.creds.refuses.Store(false)
 		cancel()
-		for deadline := time.Now().Add(10 * time.Second); a.ask(t.Context(), "node-b", "node-a") != nil; {
+		for deadline := time.Now().Add(time.Minute); a.ask(t.Context(), "node-b", "node-a") != nil; {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: not accepted again", name)
 			}

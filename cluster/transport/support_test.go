@@ -294,3 +294,28 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// timed answers how long something took, and how much longer than it asked for a goroutine slept meanwhile: what a busy
+// machine takes from everybody.
+func timed(do func()) (took, late time.Duration) {
+	const nap = 10 * time.Millisecond
+	done, slept := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var late time.Duration
+		for {
+			began := time.Now()
+			select {
+			case <-done:
+				slept <- late
+				return
+			case <-time.After(nap):
+				late += time.Since(began) - nap
+			}
+		}
+	}()
+	began := time.Now()
+	do()
+	took = time.Since(began)
+	close(done)
+	return took, <-slept
+}
