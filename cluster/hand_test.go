@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -74,7 +75,7 @@ func (h *hand) connect() {
 	}
 	host, err := transport.New(transport.Config{NodeID: handID, Listener: listener, Credentials: trust,
 		Resolve:  func(string) (string, bool) { return h.node.advertise, true },
-		Identity: h.node.clusterIdentity})
+		Identity: h.node.clusterIdentity, AppendTimeout: time.Minute}) // of a busy machine
 	if err != nil {
 		h.t.Fatal(err)
 	}
