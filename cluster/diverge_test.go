@@ -96,7 +96,7 @@ func damage(t *testing.T, dir string) {
 // pass writes until the state of the node is beyond index.
 func pass(t *testing.T, n *running, index uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a thousand syncs of a disk that many use
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // a thousand syncs of a disk that many use
 	defer cancel()
 	var writers sync.WaitGroup
 	for w := range 6 {
