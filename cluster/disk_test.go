@@ -427,6 +427,7 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 		}
 	}
 	refusesAndReads(nodes)
+	patience := lowPatience * nodes[0].Node.cfg.scaled(heartbeat)
 	inSomeTry(t, "one that is handed over to is elected at once", func() error { // as before a node ends
 		leader, _ := leaderOf(t, nodes)
 		began := time.Now()
@@ -434,12 +435,12 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 			t.Errorf("hand over among low nodes: %v", err)
 		}
 		eventually(t, "another one leads", func() error {
-			if l, _ := leaderOf(t, nodes); l == leader && time.Since(began) < lowPatience*heartbeat {
+			if l, _ := leaderOf(t, nodes); l == leader && time.Since(began) < patience {
 				return errors.New("still the same")
 			}
 			return nil
 		})
-		if took := time.Since(began); took > lowPatience*heartbeat*9/10 {
+		if took := time.Since(began); took > patience*9/10 {
 			return fmt.Errorf("handing over took %v, as long as it takes a low node to stand by itself", took)
 		}
 		return nil
@@ -491,7 +492,7 @@ func TestALowNodeIsNotElected(t *testing.T) {
 		if next != low {
 			return nil
 		}
-		if took := time.Since(low.raft().LastContact()); took < lowPatience*heartbeat {
+		if took := time.Since(low.raft().LastContact()); took < lowPatience*low.Node.cfg.scaled(heartbeat) {
 			t.Fatalf("the low one was elected %v after it heard a leader", took)
 		}
 		return errors.New("it was not")

@@ -141,14 +141,13 @@ func (w *network) heal() {
 	clear(w.cut)
 }
 
-// testConfig has Raft's timeouts as in production, so that a busy machine costs no leader, and hurries all else. Requests wait
-// for as long as an election may take on such a machine; what is about the wait itself sets a shorter one.
+// testConfig has thrice Raft's timeouts of production, so that a busy machine costs no leader now and then, and hurries all
+// else. Requests wait for as long as an election may take on such a machine; what is about the wait itself sets a shorter one.
 func testConfig(t testing.TB, mark Mark) Config {
 	return Config{
 		DataDir: t.TempDir(), Listen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Secrets: []string{testSecret},
 		Settings: meta.DefaultSettings(), Mark: mark, Log: testLog(t), Hold: 30 * time.Second,
-		TimeScale: 3, // a busy machine does not schedule a leader for longer than half a second, now and then
-		hurry:     0.4, stableFor: time.Second,
+		TimeScale: 3, hurry: 0.4, stableFor: time.Second,
 		ghostFor: 3 * time.Minute, // the rows that tests write are nobody's: they must not go while a busy machine takes its time
 	}
 }
