@@ -81,7 +81,10 @@ func askedOnce[T any](ctx context.Context, n *Node, here func(context.Context) (
 		return nothing, unavailable("no connection to the leader %s: %v", leader, err)
 	}
 	answer, err := there(ctx, peer)
-	return answer, fromStatus(err)
+	if err != nil {
+		err = lostCall(leader, err, true)
+	}
+	return answer, err
 }
 
 // verbTime is how long a verb waits for a leader.
@@ -97,20 +100,36 @@ const verbTime = 10 * time.Second
 func (n *Node) Remove(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, verbTime)
 	defer cancel()
-	id, err := n.askToRemove(ctx, node, force, true, by)
-	if err != nil || dryRun {
+	id, err := n.askedUntilKnown(ctx, func() (string, error) { return n.askToRemove(ctx, node, force, true, by) })
+	switch {
+	case meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN:
+		return "", unavailable("node %s was not removed, no leader was found to judge it: %v", node, err)
+	case err != nil || dryRun:
 		return id, err
 	}
+	_, err = n.askedUntilKnown(ctx, func() (string, error) { return n.askToRemove(ctx, id, force, false, by) })
+	switch meta.KindOf(err) {
+	case metav1.Kind_KIND_UNKNOWN:
+		return id, nil
+	case metav1.Kind_KIND_OUTCOME_UNKNOWN:
+		return "", unknownOutcome("node %s may or may not have been removed: %v", id, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// askedUntilKnown asks again while the outcome is unknown, as long as there is time: for what is done once however often it
+// is asked.
+func (n *Node) askedUntilKnown(ctx context.Context, ask func() (string, error)) (string, error) {
 	for attempt := 0; ; attempt++ {
-		_, err := n.askToRemove(ctx, id, force, false, by)
-		switch {
-		case err == nil, meta.KindOf(err) == metav1.Kind_KIND_UNKNOWN:
-			return id, nil
-		case isRefusal(err) && meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN:
-			return "", err
+		answer, err := ask()
+		if err == nil || isRefusal(err) && meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN {
+			return answer, err
 		}
 		if _, tenure := n.leaders.now(); !pause(ctx, tenure, attempt) {
-			return "", unknownOutcome("node %s may or may not have been removed: %v", id, err)
+			return "", unknownOutcome("%v", err)
 		}
 	}
 }
@@ -179,7 +198,7 @@ func (n *Node) transferHere(ctx context.Context, node string, by *metav1.Envelop
 	if len(voting) < 2 && node == "" {
 		return "", refuse("node %s is the only voter: there is nobody to lead instead", n.id)
 	}
-	hand := func() raft.Future { return n.raft().LeadershipTransfer() }
+	hand, to := func() raft.Future { return n.raft().LeadershipTransfer() }, ""
 	if node != "" {
 		id, err := n.named(node)
 		switch {
@@ -190,7 +209,7 @@ func (n *Node) transferHere(ctx context.Context, node string, by *metav1.Envelop
 		case !slices.Contains(voting, id):
 			return "", refuse("node %s has no vote, so it cannot lead", id)
 		}
-		hand = func() raft.Future {
+		to, hand = id, func() raft.Future {
 			return n.raft().LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
 		}
 	}
@@ -199,6 +218,9 @@ func (n *Node) transferHere(ctx context.Context, node string, by *metav1.Envelop
 		return "", unavailableUnlessRefused(err)
 	}
 	leader, _ := n.leaders.now()
+	if to != "" && leader != to { // this node lost its place meanwhile, by itself: whoever leads now is asked
+		return "", unavailable("leadership was lost before it was handed over")
+	}
 	return leader, nil
 }
 

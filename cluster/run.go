@@ -223,28 +223,30 @@ func (n *Node) StepDown(ctx context.Context) error {
 	if len(voters) < 2 || !slices.Contains(voters, n.id) {
 		return nil
 	}
-	failed := errors.New("hand over leadership: no other node leads")
 	for attempt := 0; ; attempt++ {
-		id, tenure := n.leaders.now()
-		if _, leads := n.leads(); leads {
-			if failed = n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() }); failed == nil {
-				return nil
-			}
-		} else if id != "" && id != n.id {
+		err := n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() })
+		if err == nil {
 			return nil
 		}
-		if !pause(ctx, tenure, attempt) {
-			return failed
+		if _, tenure := n.leaders.now(); !pause(ctx, tenure, attempt) {
+			return err
 		}
 	}
 }
 
-// handOver hands leadership over until another node leads.
+// handOver hands leadership over until another node leads, and while nobody does it waits for who will: it may be this one.
 func (n *Node) handOver(ctx context.Context, hand func() raft.Future) error {
-	for {
+	for attempt := 0; ; attempt++ {
 		term, leads := n.leads()
 		if !leads {
-			return nil
+			id, tenure := n.leaders.now()
+			if id != "" && id != n.id {
+				return nil
+			}
+			if !pause(ctx, tenure, attempt) {
+				return fmt.Errorf("hand over leadership: no other node leads: %w", context.Cause(ctx))
+			}
+			continue
 		}
 		// Raft forgets the request when it is shut down, and leaves it while its disk hangs.
 		done := make(chan error, 1)

@@ -2,11 +2,17 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/pontoon-registry/pontoon/meta"
+	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
 // Writers on all three nodes write through 20 handings over of leadership: none fails, and the pause is as short as
@@ -106,5 +112,59 @@ func TestStepDownWaitsForWhoeverWillLead(t *testing.T) {
 	}
 	if id, _ := ending.leaders.now(); id == "" || id == ending.id || id == leader.id {
 		t.Errorf("node %s stepped down while %q leads", ending.id, id)
+	}
+}
+
+// TestNobodyIsHandedTheLeadBeforeHeLeads: a node that loses it by itself has not handed it over, and an operator who is told
+// so looks for a leader that is not there.
+func TestNobodyIsHandedTheLeadBeforeHeLeads(t *testing.T) {
+	t.Parallel()
+	nodes, wires := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(*Node) {})
+	leader, followers := leaderOf(t, nodes)
+	wires.isolate(leader.advertise)
+	eventually(t, "it does not lead", func() error {
+		if id, _ := leader.leaders.now(); id != "" {
+			return fmt.Errorf("%s leads", id)
+		}
+		return nil
+	})
+	hand := func() raft.Future { return leader.raft().LeadershipTransfer() }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := leader.handOver(ctx, hand); err == nil {
+		t.Error("handed over, and nobody leads")
+	}
+	wires.heal()
+	eventually(t, "it is handed over", func() error { return leader.handOver(t.Context(), hand) })
+	eventually(t, "another one leads", func() error { // it may have been elected again since
+		if id, _ := leader.leaders.now(); id != followers[0].id && id != followers[1].id {
+			return fmt.Errorf("%q leads", id)
+		}
+		return nil
+	})
+}
+
+// TestALostCallToJudgeARemovalIsMadeAgain: to judge changes nothing.
+func TestALostCallToJudgeARemovalIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	n := alone(t)
+	lost, asked := 2, 0
+	id, err := n.askedUntilKnown(t.Context(), func() (string, error) {
+		if asked++; asked <= lost {
+			return "", lostCall("leader", errors.New("connection reset"), true)
+		}
+		return "id", nil
+	})
+	if err != nil || id != "id" || asked != 3 {
+		t.Errorf("asked %d times: %q, %v", asked, id, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = n.askedUntilKnown(ctx, func() (string, error) { return "", errors.New("connection reset") })
+	if meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN {
+		t.Errorf("lost for ever: %v", err)
+	}
+	if _, err := n.askedUntilKnown(t.Context(), func() (string, error) { return "", unavailable("no") }); !isUnavailable(err) {
+		t.Errorf("refused: %v", err)
 	}
 }
