@@ -431,7 +431,9 @@ func TestWhereAllAreLowReadsGoOn(t *testing.T) {
 	inSomeTry(t, "one that is handed over to is elected at once", func() error { // as before a node ends
 		leader, _ := leaderOf(t, nodes)
 		began := time.Now()
-		if err := leader.StepDown(t.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := leader.StepDown(ctx); err != nil {
 			t.Errorf("hand over among low nodes: %v", err)
 		}
 		eventually(t, "another one leads", func() error {

@@ -248,7 +248,7 @@ func (n *Node) yield(ctx context.Context) {
 		if a, err := peer.Term(ctx, &clusterv1.TermRequest{}); err != nil || a.GetLowOnSpace() {
 			continue
 		}
-		err = n.handOver(ctx, func() raft.Future {
+		_, err = n.handOver(ctx, func() raft.Future {
 			return n.raft().LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
 		})
 		if err == nil {

@@ -306,6 +306,35 @@ func inSomeTry(t testing.TB, what string, try func() error) {
 	}
 }
 
+// unlessBusy does a try, and again only where goroutines were late meanwhile, which whoever did not answer in time may have
+// been too: a defect shows at once on a machine that has time.
+func unlessBusy(t testing.TB, what string, try func() error) {
+	t.Helper()
+	inSomeTry(t, what, func() error {
+		done, late := make(chan struct{}), make(chan time.Duration)
+		go func() {
+			var sum time.Duration
+			for last := time.Now(); ; last = time.Now() {
+				select {
+				case <-done:
+					late <- sum
+					return
+				case <-time.After(10 * time.Millisecond):
+					if l := time.Since(last); l > 30*time.Millisecond {
+						sum += l
+					}
+				}
+			}
+		}()
+		err := try()
+		close(done)
+		if l := <-late; err != nil && l < 100*time.Millisecond {
+			t.Fatalf("%s: %v, and the machine was late for %v only", what, err, l)
+		}
+		return err
+	})
+}
+
 func leaderOf(t testing.TB, nodes []*running) (leader *running, followers []*running) {
 	t.Helper()
 	eventually(t, "one node leads", func() error {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pontoon-registry/pontoon/meta"
 	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
@@ -81,10 +83,11 @@ func askedOnce[T any](ctx context.Context, n *Node, here func(context.Context) (
 		return nothing, unavailable("no connection to the leader %s: %v", leader, err)
 	}
 	answer, err := there(ctx, peer)
-	if err != nil {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		err = lostCall(leader, err, true)
 	}
-	return answer, err
+	return answer, fromStatus(err)
 }
 
 // verbTime is how long a verb waits for a leader.
@@ -100,14 +103,19 @@ const verbTime = 10 * time.Second
 func (n *Node) Remove(ctx context.Context, node string, force, dryRun bool, by *metav1.Envelope) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, verbTime)
 	defer cancel()
-	id, err := n.askedUntilKnown(ctx, func() (string, error) { return n.askToRemove(ctx, node, force, true, by) })
+	return n.removeBy(ctx, node, dryRun, func(node string, dryRun bool) (string, error) { return n.askToRemove(ctx, node, force, dryRun, by) })
+}
+
+// removeBy is Remove by what a leader answers.
+func (n *Node) removeBy(ctx context.Context, node string, dryRun bool, ask func(node string, dryRun bool) (string, error)) (string, error) {
+	id, err := n.askedUntilKnown(ctx, func() (string, error) { return ask(node, true) })
 	switch {
 	case meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN:
-		return "", unavailable("node %s was not removed, no leader was found to judge it: %v", node, err)
+		return "", unavailable("node %s was not removed, its removal could not be judged: %v", node, err)
 	case err != nil || dryRun:
 		return id, err
 	}
-	_, err = n.askedUntilKnown(ctx, func() (string, error) { return n.askToRemove(ctx, id, force, false, by) })
+	_, err = n.askedUntilKnown(ctx, func() (string, error) { return ask(id, false) })
 	switch meta.KindOf(err) {
 	case metav1.Kind_KIND_UNKNOWN:
 		return id, nil
@@ -121,15 +129,19 @@ func (n *Node) Remove(ctx context.Context, node string, force, dryRun bool, by *
 }
 
 // askedUntilKnown asks again while the outcome is unknown, as long as there is time: for what is done once however often it
-// is asked.
+// is asked. Once it was unknown, that nobody can be asked any more says nothing.
 func (n *Node) askedUntilKnown(ctx context.Context, ask func() (string, error)) (string, error) {
+	var doubt error
 	for attempt := 0; ; attempt++ {
 		answer, err := ask()
-		if err == nil || isRefusal(err) && meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN {
+		switch {
+		case meta.KindOf(err) == metav1.Kind_KIND_OUTCOME_UNKNOWN:
+			doubt = err
+		case doubt == nil || !isUnavailable(err):
 			return answer, err
 		}
 		if _, tenure := n.leaders.now(); !pause(ctx, tenure, attempt) {
-			return "", unknownOutcome("%v", err)
+			return "", doubt
 		}
 	}
 }
@@ -214,20 +226,21 @@ func (n *Node) transferHere(ctx context.Context, node string, by *metav1.Envelop
 		}
 	}
 	n.log.Info("leadership is handed over", "to", node, "by", by.GetActor().GetName())
-	if err := n.handOver(ctx, hand); err != nil {
-		return "", unavailableUnlessRefused(err)
-	}
-	leader, _ := n.leaders.now()
-	if to != "" && leader != to { // this node lost its place meanwhile, by itself: whoever leads now is asked
-		return "", unavailable("leadership was lost before it was handed over")
-	}
-	return leader, nil
+	return n.transferBy(ctx, to, hand)
 }
 
-// unavailableUnlessRefused: a transfer that failed has changed nothing.
-func unavailableUnlessRefused(err error) error {
-	if isRefusal(err) {
-		return err
+// transferBy hands leadership to a voter, or to anybody. Where this node loses its place by itself meanwhile, whoever leads
+// then is to be asked.
+func (n *Node) transferBy(ctx context.Context, to string, hand func() raft.Future) (string, error) {
+	leader, err := n.handOver(ctx, hand)
+	_, leads := n.leads()
+	switch {
+	case err == nil && (to == "" || leader == to):
+		return leader, nil
+	case err == nil:
+		return "", unavailable("leadership was lost to node %s before it was handed over", leader)
+	case leads:
+		return "", meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, "%v: the other node may be down or lag; this one leads on", err)
 	}
-	return meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, "%v: the other node may be down or lag; this one leads on", err)
+	return "", unavailable("leadership was lost before it was handed over: %v", err)
 }

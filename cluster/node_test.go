@@ -193,8 +193,14 @@ func TestSteppingDownHandsOverBeforeTheEnd(t *testing.T) {
 	leader, _ := leaderOf(t, nodes)
 	eventually(t, "another node leads", func() error { // leadership may come back by itself on a busy machine
 		began := time.Now()
-		if err := leader.StepDown(t.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		term, _ := leader.leads()
+		if err := leader.StepDown(ctx); err != nil {
 			t.Fatal(err)
+		}
+		if now, leads := leader.leads(); leads && now == term {
+			t.Fatal("it has stepped down and leads")
 		}
 		t.Log("handed over in", time.Since(began))
 		if next, _ := leaderOf(t, nodes); next == leader {
@@ -507,7 +513,7 @@ func TestACopiedDataDirectoryIsAClone(t *testing.T) {
 	t.Parallel()
 	nodes := trio(t)
 	_, followers := leaderOf(t, nodes)
-	inSomeTry(t, "the original answers in time", func() error { // a busy machine may be too slow for askTimeout
+	unlessBusy(t, "the original answers in time", func() error { // a busy machine may be too slow for askTimeout
 		dir := filepath.Join(t.TempDir(), "data")
 		if err := copyLive(dataOf(followers[0]), dir); err != nil {
 			t.Fatal(err)

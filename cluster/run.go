@@ -224,7 +224,7 @@ func (n *Node) StepDown(ctx context.Context) error {
 		return nil
 	}
 	for attempt := 0; ; attempt++ {
-		err := n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() })
+		_, err := n.handOver(ctx, func() raft.Future { return n.raft().LeadershipTransfer() })
 		if err == nil {
 			return nil
 		}
@@ -234,17 +234,18 @@ func (n *Node) StepDown(ctx context.Context) error {
 	}
 }
 
-// handOver hands leadership over until another node leads, and while nobody does it waits for who will: it may be this one.
-func (n *Node) handOver(ctx context.Context, hand func() raft.Future) error {
+// handOver hands leadership over until another node leads, and answers which. While nobody leads it waits for who will: it may
+// be this one.
+func (n *Node) handOver(ctx context.Context, hand func() raft.Future) (string, error) {
 	for attempt := 0; ; attempt++ {
 		term, leads := n.leads()
 		if !leads {
 			id, tenure := n.leaders.now()
 			if id != "" && id != n.id {
-				return nil
+				return id, nil
 			}
 			if !pause(ctx, tenure, attempt) {
-				return fmt.Errorf("hand over leadership: no other node leads: %w", context.Cause(ctx))
+				return "", fmt.Errorf("hand over leadership: no other node leads: %w", context.Cause(ctx))
 			}
 			continue
 		}
@@ -254,18 +255,18 @@ func (n *Node) handOver(ctx context.Context, hand func() raft.Future) error {
 		select {
 		case err := <-done:
 			if err != nil {
-				return fmt.Errorf("hand over leadership: %w", err)
+				return "", fmt.Errorf("hand over leadership: %w", err)
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
+			return "", fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
 		}
 		for again := false; !again; {
 			id, tenure := n.leaders.now()
 			if id != n.id && id != "" {
-				return nil
+				return id, nil
 			}
 			if !pause(ctx, tenure, 0) {
-				return fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
+				return "", fmt.Errorf("hand over leadership: %w", context.Cause(ctx))
 			}
 			now, leads := n.leads()
 			again = leads && now != term // the other one failed, and this node was elected once more

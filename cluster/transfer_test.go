@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pontoon-registry/pontoon/meta"
+	clusterv1 "github.com/pontoon-registry/pontoon/proto/pontoon/cluster/v1"
 	metav1 "github.com/pontoon-registry/pontoon/proto/pontoon/meta/v1"
 )
 
@@ -131,40 +135,97 @@ func TestNobodyIsHandedTheLeadBeforeHeLeads(t *testing.T) {
 	hand := func() raft.Future { return leader.raft().LeadershipTransfer() }
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := leader.handOver(ctx, hand); err == nil {
-		t.Error("handed over, and nobody leads")
+	if id, err := leader.transferBy(ctx, "", hand); !isUnavailable(err) {
+		t.Errorf("handed over, and nobody leads: %q, %v", id, err)
 	}
 	wires.heal()
-	eventually(t, "it is handed over", func() error { return leader.handOver(t.Context(), hand) })
-	eventually(t, "another one leads", func() error { // it may have been elected again since
-		if id, _ := leader.leaders.now(); id != followers[0].id && id != followers[1].id {
-			return fmt.Errorf("%q leads", id)
+	eventually(t, "it is handed over, to who was asked for or not at all", func() error { // it may have been elected again since
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		id, err := leader.handOver(ctx, hand)
+		if err == nil && id != followers[0].id && id != followers[1].id {
+			t.Fatalf("handed over to %q", id)
+		}
+		return err
+	})
+	eventually(t, "another one than was asked for leads", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		id, err := leader.transferBy(ctx, "another", hand)
+		if err == nil {
+			t.Fatalf("it was handed over to %q, and not to who was asked for", id)
+		}
+		if !strings.Contains(err.Error(), "leadership was lost to node ") {
+			return err
+		}
+		if !isUnavailable(err) { // so that it is asked for again
+			t.Errorf("got %v", err)
 		}
 		return nil
 	})
 }
 
-// TestALostCallToJudgeARemovalIsMadeAgain: to judge changes nothing.
-func TestALostCallToJudgeARemovalIsMadeAgain(t *testing.T) {
+// TestAVerbWhoseCallIsLostIsUnknown, and one that a leader refuses is refused.
+func TestAVerbWhoseCallIsLostIsUnknown(t *testing.T) {
 	t.Parallel()
+	nodes := trio(t)
+	for code, want := range map[codes.Code]metav1.Kind{
+		codes.Unavailable: metav1.Kind_KIND_OUTCOME_UNKNOWN, codes.DeadlineExceeded: metav1.Kind_KIND_OUTCOME_UNKNOWN,
+		codes.PermissionDenied: metav1.Kind_KIND_UNSPECIFIED,
+	} {
+		inSomeTry(t, "a follower asks", func() error { // it may come to lead
+			_, followers := leaderOf(t, nodes)
+			_, err := asked(t.Context(), followers[0].Node, func(context.Context) (string, error) { return "here", nil },
+				func(context.Context, clusterv1.NodeServiceClient) (string, error) {
+					return "", status.Error(code, "by the test")
+				})
+			if err == nil {
+				return errors.New("it was asked itself")
+			}
+			if meta.KindOf(err) != want {
+				t.Errorf("%v: %v", code, err)
+			}
+			return nil
+		})
+	}
+}
+
+// TestARemovalIsAskedForUntilItIsKnown: a leader that dies takes its answer with it.
+func TestARemovalIsAskedForUntilItIsKnown(t *testing.T) {
 	n := alone(t)
-	lost, asked := 2, 0
-	id, err := n.askedUntilKnown(t.Context(), func() (string, error) {
-		if asked++; asked <= lost {
-			return "", lostCall("leader", errors.New("connection reset"), true)
+	lost := unknownOutcome("lost")
+	gone := meta.Refuse(metav1.Kind_KIND_UNKNOWN, metav1.Noun_NOUN_NODE, "no member has this id")
+	for name, c := range map[string]struct {
+		judged, removed []error // what is answered in turn, the last of them for ever
+		want            metav1.Kind
+	}{
+		"at once":                        {[]error{nil}, []error{nil}, 0},
+		"the judgement lost twice":       {[]error{lost, lost, nil}, []error{nil}, 0},
+		"the judgement lost for ever":    {[]error{lost}, nil, metav1.Kind_KIND_UNAVAILABLE},
+		"not judged":                     {[]error{unavailable("no")}, nil, metav1.Kind_KIND_UNAVAILABLE},
+		"refused":                        {[]error{meta.Refuse(preconditionKind, metav1.Noun_NOUN_NODE, "no")}, nil, preconditionKind},
+		"lost, and it was removed":       {[]error{nil}, []error{lost, gone}, 0},
+		"lost, and nobody leads a while": {[]error{nil}, []error{lost, unavailable("no"), nil}, 0},
+		"lost, and nobody leads":         {[]error{nil}, []error{lost, unavailable("no")}, metav1.Kind_KIND_OUTCOME_UNKNOWN},
+		"never taken":                    {[]error{nil}, []error{unavailable("no")}, metav1.Kind_KIND_UNAVAILABLE},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		id, err := n.removeBy(ctx, "name", false, func(node string, dryRun bool) (string, error) {
+			answers := &c.judged
+			if !dryRun {
+				if answers = &c.removed; node != "id" {
+					t.Errorf("%s: node %q is removed", name, node)
+				}
+			}
+			err := (*answers)[0]
+			if len(*answers) > 1 {
+				*answers = (*answers)[1:]
+			}
+			return "id", err
+		})
+		cancel()
+		if meta.KindOf(err) != c.want || err == nil && id != "id" {
+			t.Errorf("%s: %q, %v", name, id, err)
 		}
-		return "id", nil
-	})
-	if err != nil || id != "id" || asked != 3 {
-		t.Errorf("asked %d times: %q, %v", asked, id, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err = n.askedUntilKnown(ctx, func() (string, error) { return "", errors.New("connection reset") })
-	if meta.KindOf(err) != metav1.Kind_KIND_OUTCOME_UNKNOWN {
-		t.Errorf("lost for ever: %v", err)
-	}
-	if _, err := n.askedUntilKnown(t.Context(), func() (string, error) { return "", unavailable("no") }); !isUnavailable(err) {
-		t.Errorf("refused: %v", err)
 	}
 }
