@@ -84,7 +84,7 @@ func (c *caller) close() {
 func (c *caller) want(ctx context.Context, status int, method, path string, header http.Header, body []byte) (answer, error) {
 	a, err := c.do(ctx, method, path, header, body)
 	if err == nil && a.status != status {
-		err = fmt.Errorf("%s %s, at %s: answered %d, want %d: %.300s", method, path, time.Now().Format("15:04:05.000"), a.status, status, a.body)
+		err = &refused{fmt.Sprintf("%s %s, at %s, want %d", method, path, time.Now().Format("15:04:05.000"), status), a}
 	}
 	return a, err
 }

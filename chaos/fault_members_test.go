@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -132,14 +131,8 @@ func transferLoop(_ context.Context, a *arena, chance *rand.Rand) (func(context.
 	}
 	for _, s := range steps {
 		by, to := a.d.nodes[s[0]%len(a.d.nodes)], a.d.nodes[s[1]%len(a.d.nodes)]
-		for tries := 1; ; tries++ { // a follower that lags for a moment may not take it in time: then the leader leads on
-			err := a.d.handOver(by, to)
-			if err == nil {
-				break
-			}
-			if tries == 3 || errors.Is(err, errAstray) {
-				return nil, "", err
-			}
+		if err := a.d.handOver(by, to); err != nil {
+			return nil, "", err
 		}
 	}
 	return func(context.Context) error { return nil }, fmt.Sprintf("%d among %s", len(steps), names(nodes)), nil

@@ -136,7 +136,7 @@ func (w *network) loseGossip() {
 		w.t.Error("no datagram was lost: this shows nothing")
 	}
 	w.whole()
-	if leads, err := leader.metric("pontoon_raft_leader"); (err != nil || leads != 1) && !machine.excuses(w.t, began, "the lead was lost") {
+	if leads, err := leader.metric("pontoon_raft_leader"); (err != nil || leads != 1) && !machine.costALeader(w.t, began, "the lead was lost") {
 		w.t.Errorf("%s lost the lead by lost datagrams: %v, %v", leader.name, leads, err)
 	}
 }

@@ -27,6 +27,16 @@ type answer struct {
 	body   []byte
 }
 
+// refused is an answer that is not what was wanted.
+type refused struct {
+	what string
+	answer
+}
+
+func (e *refused) Error() string {
+	return fmt.Sprintf("%s: answered %d: %.300s", e.what, e.status, e.body)
+}
+
 // at returns a client of one address with its own connections; requests that take longer than a minute fail.
 func at(base string) *registry {
 	return &registry{base: base, client: &http.Client{
@@ -66,7 +76,7 @@ func (r *registry) want(ctx context.Context, status int, method, path string, he
 		return a, err
 	}
 	if a.status != status {
-		return a, fmt.Errorf("%s %s: answered %d, want %d: %.300s", method, path, a.status, status, a.body)
+		return a, &refused{fmt.Sprintf("%s %s, want %d", method, path, status), a}
 	}
 	return a, nil
 }

@@ -371,7 +371,9 @@ func TestAWriteArrivesLate(t *testing.T) {
 	}
 	late := "late"
 	for err := error(nil); err == nil; { // who is answered before he could go away asks again
-		late += "2"
+		if late += "2"; len(late) > 20 {
+			t.Fatal("always answered before he could go away")
+		}
 		until(t, "what was asked before", func() bool { return w.s.Pending() == 0 })
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
@@ -408,6 +410,9 @@ func TestAWriteArrivesTwice(t *testing.T) {
 	c := w.client("a")
 	times := int64(0)
 	for began := time.Now(); times == 0 || time.Since(began) >= 3*silence; times++ { // else the second may have come before the new
+		if times == 20 {
+			t.Fatal("always later than the second")
+		}
 		until(t, "the second", func() bool { return w.s.Pending() == 0 })
 		began = time.Now()
 		if err := w.put(c, "k", "old"); err != nil {
