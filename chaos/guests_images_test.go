@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/pontoon-registry/pontoon/chaos/check"
@@ -46,6 +47,7 @@ type shelved struct {
 	once  bool      // it was pushed before
 	turn  int       // rises whenever the state changes
 	acked time.Time // when the state became what it is
+	doubt time.Time // until when a request whose outcome is unknown may yet take effect
 }
 
 // presence is what the owner of an image knows of it.
@@ -58,6 +60,8 @@ const (
 )
 
 const (
+	// lateTime is how late: who is paused with a request in its socket wakes up and does it, and the leader that it asks may be paused next.
+	lateTime     = 45 * time.Second
 	imageRepos   = 4
 	imageCount   = 120
 	imageWorkers = 6
@@ -99,6 +103,23 @@ func (s *shelf) set(m *shelved, to presence) {
 	}
 }
 
+// doubted notes a request of the owner's. Until it cannot take effect any more the image is left alone: a deletion would
+// undo a later push that was acknowledged, a push a later deletion.
+func (s *shelf) doubted(m *shelved, o check.Operation) {
+	if o.Outcome != check.Unknown {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.doubt = time.Now().Add(lateTime)
+}
+
+func (s *shelf) certain(m *shelved) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().After(m.doubt)
+}
+
 func (s *shelf) did(what func(*shelfCount)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,11 +153,13 @@ func (v *guest) owner(ctx context.Context, s *shelf, id int) {
 	}
 	for ctx.Err() == nil {
 		m := own[v.chance.IntN(len(own))]
-		if state, _ := s.look(m); state != here {
+		switch state, _ := s.look(m); {
+		case !s.certain(m):
+		case state != here:
 			v.pushImage(ctx, s, m)
-		} else {
+		default:
 			v.deleteImage(ctx, s, m)
-			if v.chance.IntN(2) == 0 { // at once, while GC may be after it
+			if v.chance.IntN(2) == 0 && s.certain(m) { // at once, while GC may be after it
 				v.pushImage(ctx, s, m)
 			}
 		}
@@ -162,6 +185,7 @@ func (v *guest) attempt(ctx context.Context, s *shelf, m *shelved) bool {
 	}
 	_, o := v.do(ctx, check.Operation{Class: check.PutManifest, Kind: "image-put", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 		request{method: http.MethodPut, path: "/v2/" + m.repo + "/manifests/" + m.tag, header: typed(mediaManifest), body: m.body})
+	s.doubted(m, o)
 	v.explain(o, http.StatusCreated, http.StatusNotFound)
 	if o.Outcome == check.Refused && time.Since(asked) < arenaGrace*3/4 {
 		v.c.violated("I2", "push of %s:%s to %s was refused with %d, %v after its first question, though all that it names was confirmed: %.300s",
@@ -254,6 +278,7 @@ func (v *guest) deleteImage(ctx context.Context, s *shelf, m *shelved) {
 	if v.until(ctx, func() bool {
 		_, o := v.do(ctx, check.Operation{Class: check.Delete, Kind: "image-delete", Repo: "images", Key: m.repo + ":" + m.tag, Input: m.digest},
 			request{method: http.MethodDelete, path: "/v2/" + m.repo + "/manifests/" + m.digest})
+		s.doubted(m, o)
 		v.explain(o, http.StatusAccepted, http.StatusNotFound)
 		if first && (o.Status == http.StatusAccepted || o.Status == http.StatusNotFound) {
 			v.c.looked("I1")
@@ -363,5 +388,21 @@ func (v *guest) lister(ctx context.Context, s *shelf) {
 			}
 		}
 		pause(ctx, 150*time.Millisecond)
+	}
+}
+
+// TestAnImageInDoubtIsLeftAlone: a request whose outcome is unknown may take effect after later ones that were acknowledged.
+func TestAnImageInDoubtIsLeftAlone(t *testing.T) {
+	s := newShelf()
+	m := s.images[0]
+	s.doubted(m, check.Operation{Outcome: check.Done})
+	s.doubted(m, check.Operation{Outcome: check.Refused})
+	if !s.certain(m) {
+		t.Error("in doubt, though all outcomes are known")
+	}
+	s.doubted(m, check.Operation{Outcome: check.Unknown})
+	s.doubted(m, check.Operation{Outcome: check.Done}) // a later one decides nothing
+	if s.certain(m) || !s.certain(s.images[1]) {
+		t.Error("an unknown outcome leaves no doubt, or of another image")
 	}
 }
