@@ -153,14 +153,27 @@ func ports(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	choosing.Lock() // or another script finds a port free before this one holds it
 	defer choosing.Unlock()
-	addrs, err := freePorts(ctx, len(args))
-	ts.Check(err)
-	for i, name := range args {
-		release, err := hold(addrs[i])
+	for _, name := range args {
+		addr, release, err := heldPort(ctx)
 		ts.Check(err)
 		ts.Defer(release)
-		ts.Setenv(name, addrs[i])
+		ts.Setenv(name, addr)
 	}
+}
+
+// heldPort finds a free port and holds it. Whoever else looks for one, such as a server of another test, may come between.
+func heldPort(ctx context.Context) (addr string, release func(), err error) {
+	for range 100 {
+		free, err := freePorts(ctx, 1)
+		if err != nil {
+			return "", nil, err
+		}
+		release, err := hold(free[0])
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return free[0], release, err
+		}
+	}
+	return "", nil, errors.New("a hundred free ports were taken before they could be held")
 }
 
 // hold keeps a port for the script until it needs it, bound and not listened on: a node takes it over, since both say
