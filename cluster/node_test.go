@@ -110,7 +110,7 @@ func TestReadsWaitForNothingThatNoStateSees(t *testing.T) {
 		}
 		for _, n := range nodes {
 			if got, err := addressOf(t.Context(), n, "x"); err != nil || got != "before:1" {
-				return fmt.Errorf("node %s reads %q, %w", n.id, got, err)
+				return fmt.Errorf("after a barrier node %s reads %q, %w", n.id, got, err)
 			}
 		}
 		return nil
