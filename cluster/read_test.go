@@ -141,21 +141,23 @@ func shareRounds(t *testing.T) {
 	<-ended
 }
 
+// TestARoundEndsWithTheLeadersTenure, and not only when its own time is over.
 func TestARoundEndsWithTheLeadersTenure(t *testing.T) {
-	leader := &fakePeer{hold: make(chan struct{})}
-	r := fakeReader("b", 1, "a", map[string]*fakePeer{"a": leader})
-	ended := make(chan error)
-	go func() { _, err := r.round(t.Context()); ended <- err }()
-	eventually(t, "the leader is asked", func() error {
-		if leader.asked.Load() != 1 {
-			return errors.New("not yet")
+	synctest.Test(t, func(t *testing.T) {
+		leader := &fakePeer{hold: make(chan struct{})}
+		r := fakeReader("b", 1, "a", map[string]*fakePeer{"a": leader})
+		ended := make(chan error)
+		go func() { _, err := r.round(t.Context()); ended <- err }()
+		synctest.Wait()
+		if asked := leader.asked.Load(); asked != 1 {
+			t.Fatalf("the leader was asked %d times", asked)
 		}
-		return nil
+		began := time.Now()
+		r.leaders.set("")
+		if err := <-ended; err == nil || time.Since(began) != 0 {
+			t.Errorf("a read index of a leader that is gone: %v, after %v", err, time.Since(began))
+		}
 	})
-	r.leaders.set("")
-	if err := <-ended; err == nil {
-		t.Error("a read index of a leader that is gone")
-	}
 }
 
 // heldApplier applies when it may.
