@@ -173,7 +173,8 @@ func (o *operatorTrust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage
 	for _, name := range leaf.DNSNames {
 		if o.matches(strings.ToLower(name)) {
 			found := chains[0]
-			return transport.Judgement{Name: strings.ToLower(name), By: authorityID(found[len(found)-1])}, nil
+			by := authorityID(found[len(found)-1])
+			return transport.Judgement{Name: strings.ToLower(name), By: by, Outgoing: by != o.by}, nil
 		}
 	}
 	return transport.Judgement{}, fmt.Errorf("the certificate is for %q, none of which is in cluster.tls.names (%s)",

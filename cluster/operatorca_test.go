@@ -151,6 +151,21 @@ func formOperated(t *testing.T) (nodes []*running, root, ca *testCA, dirs []stri
 	return nodes, root, ca, dirs
 }
 
+// showsNext waits until every connection that a node has made shows a certificate of the authority.
+func showsNext(t *testing.T, nodes []*running, n *running, authority string) {
+	t.Helper()
+	eventually(t, "node "+n.id+" shows its new certificate", func() error {
+		for _, peer := range nodes {
+			for _, s := range peer.host.Standing() {
+				if s.Accepted && s.Peer == n.id && s.By != authority {
+					return fmt.Errorf("one with %s stands by %s", peer.id, s.By)
+				}
+			}
+		}
+		return nil
+	})
+}
+
 func TestAClusterFormsWithTheOperatorsCertificates(t *testing.T) {
 	t.Parallel()
 	nodes, root, ca, dirs := formOperated(t)
@@ -180,6 +195,9 @@ func TestAClusterFormsWithTheOperatorsCertificates(t *testing.T) {
 			change(i)
 			if err := n.ReloadOperatorCA(); err != nil {
 				t.Fatalf("step %d: %v", step, err)
+			}
+			if step == 1 { // one node after the other, as operators do: it connects anew to peers that show their old certificate
+				showsNext(t, nodes, n, authorityID(next.cert))
 			}
 		}
 		if step > 0 {

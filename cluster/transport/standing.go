@@ -17,7 +17,7 @@ import (
 //
 //	accepted by us   refused ─► cut at once
 //	dialled by us    refused ─► a new one is tried, the old one is cut after cutAfter
-//	                 the peer's signer is not our first, or we show another certificate now
+//	                 the peer's signer is not ours, or we show another certificate now
 //	                         ─► a new one is made, then the old one ends with its last call
 //
 // The second and third rule are why a rotation fails no request: when a secret
