@@ -50,6 +50,8 @@ type operatorTrust struct {
 	ids   []string
 	by    string
 	names []string
+	// ends is when the others begin to refuse leaf: its own end, or that of an authority above it.
+	ends time.Time
 }
 
 func (c *OperatorCA) validate() error {
@@ -106,12 +108,12 @@ func readOperatorCA(c OperatorCA, now time.Time) (*operatorTrust, error) {
 		chain = append(chain, between)
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		j, err := o.verify(chain, usage, now)
+		j, ends, err := o.verify(chain, usage, now)
 		if err != nil {
 			return nil, fmt.Errorf("cluster.tls.certificate %s would be refused by the other nodes: %w "+
 				"(it must be signed by cluster.tls.ca, for both serverAuth and clientAuth, for a name of cluster.tls.names)", c.Certificate, err)
 		}
-		o.name, o.by = j.Name, j.By
+		o.name, o.by, o.ends = j.Name, j.By, ends
 	}
 	return o, nil
 }
@@ -141,7 +143,9 @@ func (o *operatorTrust) readRoots(file string) error {
 			return fmt.Errorf("%s: %q is not a certificate authority", file, cert.Subject)
 		}
 		o.roots.AddCert(cert)
-		o.ids = append(o.ids, authorityID(cert))
+		if id := authorityID(cert); !slices.Contains(o.ids, id) {
+			o.ids = append(o.ids, id)
+		}
 	}
 	if len(o.ids) == 0 {
 		return fmt.Errorf("%s holds no certificate in PEM", file)
@@ -155,8 +159,8 @@ func authorityID(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// verify checks a chain that a node shows. What it cannot say is the node's id.
-func (o *operatorTrust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) (transport.Judgement, error) {
+// verify checks a chain that a node shows, and says until when it would be accepted. What it cannot say is the node's id.
+func (o *operatorTrust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) (transport.Judgement, time.Time, error) {
 	leaf, between := chain[0], x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
@@ -165,20 +169,42 @@ func (o *operatorTrust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return transport.Judgement{}, fmt.Errorf("the certificate for %q is not signed by an authority in cluster.tls.ca (%s), but by %q",
+		return transport.Judgement{}, time.Time{}, fmt.Errorf("the certificate for %q is not signed by an authority in cluster.tls.ca (%s), but by %q",
 			leaf.DNSNames, strings.Join(o.ids, ", "), leaf.Issuer)
 	case err != nil:
-		return transport.Judgement{}, fmt.Errorf("the certificate for %q: %w (are the clocks right?)", leaf.DNSNames, err)
+		return transport.Judgement{}, time.Time{}, fmt.Errorf("the certificate for %q: %w (are the clocks right?)", leaf.DNSNames, err)
 	}
 	for _, name := range leaf.DNSNames {
 		if o.matches(strings.ToLower(name)) {
 			found := chains[0]
 			by := authorityID(found[len(found)-1])
-			return transport.Judgement{Name: strings.ToLower(name), By: by, Outgoing: by != o.by}, nil
+			return transport.Judgement{Name: strings.ToLower(name), By: by, Outgoing: by != o.by || ending(leaf, now)}, lastEnd(chains), nil
 		}
 	}
-	return transport.Judgement{}, fmt.Errorf("the certificate is for %q, none of which is in cluster.tls.names (%s)",
+	return transport.Judgement{}, time.Time{}, fmt.Errorf("the certificate is for %q, none of which is in cluster.tls.names (%s)",
 		leaf.DNSNames, strings.Join(o.names, ", "))
+}
+
+// lastEnd is when the last of the paths to an authority ends: each of them with the first of its certificates.
+func lastEnd(paths [][]*x509.Certificate) (end time.Time) {
+	for _, path := range paths {
+		first := path[0].NotAfter
+		for _, cert := range path[1:] {
+			if cert.NotAfter.Before(first) {
+				first = cert.NotAfter
+			}
+		}
+		if first.After(end) {
+			end = first
+		}
+	}
+	return end
+}
+
+// ending says that a certificate is in the last sixth of its life: its node, which renews a derived one with a third left,
+// has a newer one, or should have.
+func ending(leaf *x509.Certificate, now time.Time) bool {
+	return leaf.NotAfter.Sub(now) < leaf.NotAfter.Sub(leaf.NotBefore)/6
 }
 
 // matches says whether a node may have that name. A certificate for "*.example.com" names no node.

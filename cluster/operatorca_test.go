@@ -424,6 +424,50 @@ func TestOperatorsFilesAreReadOrRefusedByName(t *testing.T) {
 	}
 }
 
+// TestANewIntermediateIsShownAnew: the others have to see who signs for it now.
+func TestANewIntermediateIsShownAnew(t *testing.T) {
+	root, next := newTestCA(t, "root", nil), newTestCA(t, "next root", nil)
+	between := newTestCA(t, "between", root)
+	dir := t.TempDir()
+	between.issue(dir, "pontoon-a.example.com")
+	root.trust(dir, next)
+	tr := mustTrust(t, "node-a", secretA)
+	if err := tr.LoadOperatorCA(*operatorFiles(dir)); err != nil {
+		t.Fatal(err)
+	}
+	leaf, shown := tr.operator.Load().leaf.Leaf, tr.Shown()
+	between.parent = next
+	between.cert = next.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: between.cert.Subject, NotBefore: between.cert.NotBefore, NotAfter: between.cert.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, between.key)
+	writePEM(t, filepath.Join(dir, "tls.crt"), "CERTIFICATE", leaf.Raw, between.cert.Raw)
+	if err := tr.LoadOperatorCA(*operatorFiles(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if o := tr.operator.Load(); o.by != authorityID(next.cert) {
+		t.Fatalf("%s signs, want the next root", o.by)
+	}
+	if tr.Shown() == shown {
+		t.Error("the other nodes would go on by the old intermediate")
+	}
+}
+
+// TestAnAuthorityIsCountedOnce though the file has two certificates of it.
+func TestAnAuthorityIsCountedOnce(t *testing.T) {
+	root := newTestCA(t, "root", nil)
+	dir := t.TempDir()
+	root.issue(dir, "pontoon-a.example.com")
+	root.trust(dir, root)
+	tr := mustTrust(t, "node-a", secretA)
+	if err := tr.LoadOperatorCA(*operatorFiles(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if ids := tr.operator.Load().ids; len(ids) != 1 {
+		t.Errorf("%v are trusted", ids)
+	}
+}
+
 func TestAnOperatorIsWarnedBeforeHisCertificateExpires(t *testing.T) {
 	ca := newTestCA(t, "root", nil)
 	tr, err := operatedTrust(ca, "node-a", "pontoon-a.example.com") // 91 days of life
@@ -439,6 +483,27 @@ func TestAnOperatorIsWarnedBeforeHisCertificateExpires(t *testing.T) {
 		level, text := expiryWarning(o, o.leaf.Leaf.NotAfter.Add(-c.left))
 		if level != c.level || (c.text == "") != (text == "") || !strings.Contains(text, c.text) {
 			t.Errorf("%v before: %v %q", c.left, level, text)
+		}
+	}
+
+	// An authority above the certificate ends before it.
+	root := newTestCA(t, "root", nil)
+	root.cert.NotAfter = time.Now().Add(40 * days)
+	short := root.sign(root.cert, root.key)
+	dir := t.TempDir()
+	root.cert = short
+	root.issue(dir, "pontoon-a.example.com")
+	root.trust(dir)
+	if err := tr.LoadOperatorCA(*operatorFiles(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := tr.Expires(); err != nil || !at.Equal(short.NotAfter) {
+		t.Errorf("accepted until %v, %v; its root ends at %v", at, err, short.NotAfter)
+	}
+	o = tr.operator.Load()
+	for left, want := range map[time.Duration]string{31 * days: "", 29 * days: "an authority above", -time.Hour: "replace that file"} {
+		if _, text := expiryWarning(o, short.NotAfter.Add(-left)); (want == "") != (text == "") || !strings.Contains(text, want) {
+			t.Errorf("%v before the root's end: %q", left, text)
 		}
 	}
 }

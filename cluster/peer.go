@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -61,13 +62,13 @@ func dialled(want, got string) error {
 // Claims says that certificates do not tell node ids: the operator's are for DNS names (R-D1).
 func (t *Trust) Claims() bool { return t.operator.Load() != nil }
 
-// Shown names the certificate that this node shows now.
+// Shown names the certificate that this node shows now, with its intermediates: one signed anew has to be seen by the others too.
 func (t *Trust) Shown() string {
 	c, err := t.leaf()
 	if err != nil {
 		return "" // a handshake would say why
 	}
-	return string(c.Certificate[0])
+	return string(bytes.Join(c.Certificate, nil))
 }
 
 func (t *Trust) leaf() (*tls.Certificate, error) {
@@ -153,7 +154,8 @@ func (t *Trust) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage) (transpor
 		return transport.Judgement{}, errors.New("the peer showed no certificate")
 	}
 	if o := t.operator.Load(); o != nil {
-		return o.verify(cs.PeerCertificates, usage, t.now())
+		j, _, err := o.verify(cs.PeerCertificates, usage, t.now())
+		return j, err
 	}
 	leaf := cs.PeerCertificates[0]
 	for i, ca := range t.state.Load().nodes {
@@ -166,7 +168,7 @@ func (t *Trust) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage) (transpor
 			return transport.Judgement{}, fmt.Errorf("the peer's certificate: %w (are the clocks right?)", err)
 		}
 		id, err := certifiedNode(leaf)
-		return transport.Judgement{NodeID: id, Name: id, By: ca.id, Outgoing: i > 0}, err
+		return transport.Judgement{NodeID: id, Name: id, By: ca.id, Outgoing: i > 0 || ending(leaf, t.now())}, err
 	}
 	return transport.Judgement{}, errors.New("the peer does not hold this cluster's secret: its certificate is signed by another one")
 }

@@ -57,6 +57,45 @@ func TestLeavesAreRenewedOnConnectionsThatStand(t *testing.T) {
 	stop()
 }
 
+// TestALeafThatAPeerRenewedIsFetchedBeforeTheOldOneEnds: who renewed his own first has dialled those who had not, and nothing
+// of his changes when they do.
+func TestALeafThatAPeerRenewedIsFetchedBeforeTheOldOneEnds(t *testing.T) {
+	t.Parallel()
+	var ahead [3]atomic.Int64
+	started := 0
+	nodes, _ := formWith(t, 3, &testMark{}, func(int, *Config) {}, func(n *Node) {
+		clockOf(&ahead[started])(n)
+		started++
+	})
+	validFor(t, nodes, 29*days)
+	first, began := nodes[0], time.Now()
+	for i := range ahead {
+		ahead[i].Store(int64(19 * days))
+	}
+	ahead[0].Store(int64(21 * days)) // a clock may be days ahead
+	eventually(t, "the first shows the others its new leaf", func() error {
+		for _, n := range nodes[1:] {
+			for _, s := range n.host.Standing() {
+				if s.Accepted && s.Peer == first.id && s.Expires.Sub(began) < 40*days {
+					return fmt.Errorf("node %s has one that ends in %v", n.id, s.Expires.Sub(began))
+				}
+			}
+		}
+		return nil
+	})
+	ahead[1].Store(int64(21 * days))
+	ahead[2].Store(int64(21 * days))
+	for _, n := range nodes[1:] {
+		if at, err := n.trust.Expires(); err != nil || at.Sub(began) < 40*days { // it renews when it is asked
+			t.Fatalf("node %s has not renewed its leaf: %v, %v", n.id, at, err)
+		}
+	}
+	for i := range ahead {
+		ahead[i].Store(int64(25 * days)) // the old ones have five days left
+	}
+	validFor(t, nodes, 20*days)
+}
+
 // TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf, as do connections that slept: leaves are no passports that
 // must be shown to get a new one; each node signs its own.
 func TestANodeThatWasDownForLongComesBackWithAnExpiredLeaf(t *testing.T) {

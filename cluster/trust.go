@@ -167,9 +167,12 @@ func bundle(cas []*authority) []byte {
 	return b.Bytes()
 }
 
-// Expires is when the certificate that this node shows to others ends. A derived
-// one is renewed at two thirds of its life, when this or a connection asks for it.
+// Expires is when the others begin to refuse the certificate that this node shows. A derived one is renewed at two
+// thirds of its life, when this or a connection asks for it; one of the operator's ends with the first of its chain.
 func (t *Trust) Expires() (time.Time, error) {
+	if o := t.operator.Load(); o != nil {
+		return o.ends, nil
+	}
 	c, err := t.leaf()
 	if err != nil {
 		return time.Time{}, err

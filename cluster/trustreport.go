@@ -135,17 +135,19 @@ func (n *Node) watchExpiry(ctx context.Context) error {
 	}
 }
 
-// expiryWarning speaks up in the last third of a certificate's life, at most 30 days before its end.
+// expiryWarning speaks up in the last third of a certificate's life, at most 30 days before its end or that of an authority above it.
 func expiryWarning(o *operatorTrust, now time.Time) (slog.Level, string) {
-	leaf := o.leaf.Leaf
-	left, life := leaf.NotAfter.Sub(now), leaf.NotAfter.Sub(leaf.NotBefore)
+	leaf, left := o.leaf.Leaf, o.ends.Sub(now)
+	what, advice := "cluster.tls.certificate for "+o.name, "replace the file, it is read again at once"
+	if o.ends.Before(leaf.NotAfter) {
+		what, advice = "an authority above cluster.tls.certificate for "+o.name,
+			"replace that file, and cluster.tls.ca on every node where it is a root; they are read again at once"
+	}
 	switch {
 	case left <= 0:
-		return slog.LevelError, fmt.Sprintf("cluster.tls.certificate for %s expired at %s: the other nodes refuse this one; "+
-			"replace the file, it is read again at once", o.name, leaf.NotAfter.Format(time.RFC3339))
-	case left < min(expiryWarn, life/3):
-		return slog.LevelWarn, fmt.Sprintf("cluster.tls.certificate for %s expires in %s: replace the file, it is read again at once",
-			o.name, left.Round(time.Hour))
+		return slog.LevelError, fmt.Sprintf("%s expired at %s: the other nodes refuse this one; %s", what, o.ends.Format(time.RFC3339), advice)
+	case left < min(expiryWarn, leaf.NotAfter.Sub(leaf.NotBefore)/3):
+		return slog.LevelWarn, fmt.Sprintf("%s expires in %s: %s", what, left.Round(time.Hour), advice)
 	}
 	return 0, ""
 }

@@ -52,7 +52,8 @@ type Judgement struct {
 	Name string
 	// By names who signed the certificate.
 	By string
-	// Outgoing: the signer is not the one that this node prefers, so the peer may have a newer certificate.
+	// Outgoing: the peer may have a newer certificate to show, since the signer is not the one that this node prefers, or
+	// what it has shown ends soon.
 	Outgoing bool
 }
 

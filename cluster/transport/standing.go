@@ -3,7 +3,9 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 //
 //	accepted by us   refused ─► cut at once
 //	dialled by us    refused ─► a new one is tried, the old one is cut after cutAfter
-//	                 the peer's signer is not ours, or we show another certificate now
+//	                 the peer's signer is not ours, its certificate ends soon, or we show another now
 //	                         ─► a new one is made, then the old one ends with its last call
 //
 // The second and third rule are why a rotation fails no request: when a secret
@@ -31,7 +33,7 @@ const (
 	renewTimeout = 3 * time.Second
 	// renewLimit is how many are tried at once.
 	renewLimit = 16
-	// fruitlessRests is how many rounds a lane rests after its peer showed the same signer again.
+	// fruitlessRests is how many rounds a lane rests after its peer showed the same certificate again.
 	fruitlessRests = 3
 )
 
@@ -182,7 +184,7 @@ func (h *Host) renew(ctx context.Context, s *standing, refused bool, drains *syn
 	up := next.connect(ctx)
 	fruitless := !up
 	if now := next.live.Load(); up && now != nil {
-		fruitless = now.judgement().Outgoing && now.shown == s.shown
+		fruitless = now.shown == s.shown && slices.EqualFunc(now.state.PeerCertificates, s.state.PeerCertificates, (*x509.Certificate).Equal)
 	}
 	if fruitless {
 		ln.rest(fruitlessRests * h.cfg.RecheckEvery)

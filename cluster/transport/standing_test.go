@@ -17,6 +17,10 @@ type moody struct {
 	*testCreds
 	shown   atomic.Int64
 	refuses atomic.Bool
+	// outgoing: the peer's signer is never the preferred one.
+	outgoing atomic.Bool
+	// renewed is what it shows as a server, nil: what it shows otherwise.
+	renewed atomic.Pointer[tls.Certificate]
 }
 
 func (m *moody) Shown() string { return time.Duration(m.shown.Load()).String() }
@@ -25,7 +29,15 @@ func (m *moody) Judge(cs tls.ConnectionState, e End) (Judgement, error) {
 	if m.refuses.Load() {
 		return Judgement{}, errors.New("no longer trusted")
 	}
-	return m.testCreds.Judge(cs, e)
+	j, err := m.testCreds.Judge(cs, e)
+	j.Outgoing = m.outgoing.Load()
+	return j, err
+}
+
+func (m *moody) ServerTLS() *tls.Config {
+	c := m.testCreds.ServerTLS()
+	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.renewed.Load(), nil }
+	return c
 }
 
 // standingOf waits until the host has so many connections to or from a peer, and answers when the first of them was made.
@@ -102,4 +114,37 @@ func TestWhoIsNoLongerTrustedIsCutOnBothSides(t *testing.T) {
 			<-time.After(10 * time.Millisecond)
 		}
 	}
+}
+
+// TestWhatAPeerShowsAnewIsTaken although its signer is still not the one that this node prefers; where it shows nothing new, the
+// connection stays.
+func TestWhatAPeerShowsAnewIsTaken(t *testing.T) {
+	b := newBook()
+	dialler, listener := &moody{testCreds: newCreds(t, "s", "node-a")}, &moody{testCreds: newCreds(t, "s", "node-b")}
+	dialler.outgoing.Store(true)
+	a := startNode(t, b, "node-a", func(c *Config) { c.Credentials, c.RecheckEvery = dialler, 20*time.Millisecond })
+	startNode(t, b, "node-b", func(c *Config) { c.Credentials = listener })
+	must(t, a.ask(t.Context(), "node-b", "node-a"))
+	a.peers.mu.Lock()
+	ln := a.peers.conns[peerLane{"node-b", Control}]
+	a.peers.mu.Unlock()
+	ln.mu.Lock()
+	before := ln.line
+	ln.mu.Unlock()
+	for deadline := time.Now().Add(time.Minute); !ln.rests(); <-time.After(time.Millisecond) { // it was asked in vain
+		if time.Now().After(deadline) {
+			t.Fatal("the peer is not asked for anything newer")
+		}
+	}
+	if !ln.current(before) {
+		t.Error("a connection was replaced by one that shows the same")
+	}
+	next := newCreds(t, "s", "node-b").leaf
+	listener.renewed.Store(&next)
+	for deadline := time.Now().Add(time.Minute); ln.current(before); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection stands by what its peer has replaced")
+		}
+	}
+	must(t, a.ask(t.Context(), "node-b", "node-a"))
 }

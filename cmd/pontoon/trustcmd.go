@@ -176,7 +176,9 @@ func (r rotation) oneSigns() string {
 		}
 	}
 	if len(busy) > 0 {
-		return fmt.Sprintf("wait: some connections still stand by %s, which signs nowhere any more; they are made anew within a minute", sentenceList(busy))
+		return fmt.Sprintf("wait: some connections still stand by %s, which signs nowhere any more. They are made anew within a minute, "+
+			"in ten where a transfer is under way. What stands then is of somebody who makes none anew, such as a node that is no member, "+
+			"or a thief: remove the old one from every node, which cuts it", sentenceList(busy))
 	}
 	return fmt.Sprintf("all %d nodes trust %s, %s signs. If %s is the new one: it is safe to make it sign on every node. "+
 		"If it is the old one: it is safe to remove it from every node", r.nodes, sentenceList(append([]string{signs}, idle...)), signs, sentenceList(idle))
