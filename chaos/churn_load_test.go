@@ -30,8 +30,9 @@ type traffic struct {
 // pushed is an image whose push was acknowledged.
 type pushed struct{ repo, tag, digest string }
 
-// clientRetries is how often a client repeats a push before it gives up, waiting longer each time, about eight seconds in all.
-const clientRetries = 5
+// clientRetries is how often a client repeats a push before it gives up, waiting longer each time, about half a
+// minute in all: a killed leader costs seconds, and on a busy machine several times as many.
+const clientRetries = 7
 
 // client is the id-th of pushers or of pullers: every second one keeps its connections, the others open one for each request,
 // which the balancer deals to the next node. Go repeats a request by itself only on a connection that was kept.
