@@ -265,10 +265,27 @@ func TestADeposedLeaderNeverAnswersStaleReads(t *testing.T) {
 	nodes, wires := formWith(t, 3, &testMark{}, func(i int, c *Config) {
 		c.Hold = time.Second
 		if i == 0 {
-			c.TimeScale = 10
+			c.TimeScale = 20
 		}
 	}, func(*Node) {})
+	// Its heartbeats are as slow; writes keep the others from electing too soon.
+	beats := func() (stop func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var beating sync.WaitGroup
+		beating.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = nodes[0].Propose(ctx, putNode("beat", "a:1")) // fails while nobody leads
+				select {
+				case <-ctx.Done():
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+		})
+		return func() { cancel(); beating.Wait() }
+	}
 	inSomeTry(t, "a deposed leader is asked before it steps down", func() error { // a busy machine may take longer than its lease
+		stop := beats()
+		defer stop()
 		eventually(t, "the patient node leads", func() error {
 			if nodes[0].opened.Load() != nil {
 				return nil
@@ -278,6 +295,7 @@ func TestADeposedLeaderNeverAnswersStaleReads(t *testing.T) {
 			return errors.New("not yet")
 		})
 		roundTrip(t, nodes[0], nodes[1], "old:1")
+		stop()
 		wires.isolate(nodes[0].advertise)
 		defer wires.heal()
 		eventually(t, "the others write", func() error {
