@@ -105,7 +105,7 @@ func TestALockIsRenewedAndDiesWithoutAQuorum(t *testing.T) {
 	t.Parallel()
 	nodes, wires := formWith(t, 3, &testMark{}, func(_ int, c *Config) { c.Hold = 3 * time.Second }, func(*Node) {})
 	_, followers := leaderOf(t, nodes)
-	ttl := time.Second
+	ttl := 2 * time.Second
 	var token uint64
 	var release func() error
 	name := ""
