@@ -94,7 +94,7 @@ func hangOf(whom func(*arena, *rand.Rand) (*node, error)) harm {
 			if err := n.points.disk(ctx, map[string]diskHarm{}); err != nil && !n.proc.endsWithin(5*time.Second) {
 				return err
 			}
-			return n.supervised(ctx, time.Minute, n.ready)
+			return n.recovered(ctx, time.Minute)
 		}
 		harm, what := disks(which, diskHarm{Hang: true})
 		return heal, fmt.Sprintf("%s, its %s", n.name, what), n.points.disk(ctx, harm)

@@ -146,7 +146,7 @@ func fullOf(whom func(*arena, *rand.Rand) (*node, error)) harm {
 			if err := free(ctx); err != nil {
 				return err
 			}
-			return n.supervised(ctx, time.Minute, n.ready)
+			return n.recovered(ctx, time.Minute)
 		}
 		return heal, fmt.Sprintf("%s, %d MiB free", n.name, mib), fill(ctx)
 	}
@@ -173,21 +173,31 @@ func (p *process) over() bool {
 	}
 }
 
-// supervised waits until something holds of a node that may end by itself, and starts it again whenever it has. In the end it
-// may end no more.
+// supervised waits until something holds of a node that may end by itself, and starts it again whenever it has.
 func (n *node) supervised(ctx context.Context, within time.Duration, holds func() error) error {
 	for deadline := time.Now().Add(within); ; pause(ctx, 50*time.Millisecond) {
 		if n.proc.over() {
 			n.startFrail()
 		}
 		err := holds()
-		if err == nil && n.proc.mustStay() {
+		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
 			return fmt.Errorf("waited %v for %s: %w", within, n.name, errors.Join(err, ctx.Err()))
 		}
 	}
+}
+
+// recovered is supervised until the node is ready. From then on it may end no more.
+func (n *node) recovered(ctx context.Context, within time.Duration) error {
+	return n.supervised(ctx, within, func() error {
+		err := n.ready()
+		if err == nil && !n.proc.mustStay() {
+			err = errors.New("it has ended meanwhile")
+		}
+		return err
+	})
 }
 
 // mustStay takes mayEnd back, unless the process has ended meanwhile.
